@@ -24,5 +24,6 @@ GATEWAY_STOPPING = Reason("gateway_stopping", 1012, "the gateway restarts")
 TOO_BIG = Reason("too_big", 1009, "message over max_message")
 NOT_UTF8 = Reason("not_utf8", 1007, "text that is not UTF-8")
 PROTOCOL_ERROR = Reason("protocol_error", 1002, "not RFC 6455")
+INTERNAL_ERROR = Reason("internal_error", 1011, "a failure of the gateway")
 
-ALL = (SLOW, PONG_MISSED, OPEN_TIMEOUT, GATEWAY_STOPPING, TOO_BIG, NOT_UTF8, PROTOCOL_ERROR)
+ALL = (SLOW, PONG_MISSED, OPEN_TIMEOUT, GATEWAY_STOPPING, TOO_BIG, NOT_UTF8, PROTOCOL_ERROR, INTERNAL_ERROR)

@@ -1,0 +1,404 @@
+"""The socket of one client.
+
+A connection goes one way through three phases: *opening* (the handshake), *open*, and *leaving*. It leaves when a close
+frame was received or sent, when something failed, or when the peer is gone. From that moment its owner hears nothing of
+it and it sends nothing more, while it waits at most ``close_timeout`` for the peer to hang up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from websockets.exceptions import ProtocolError
+from websockets.frames import Close
+from websockets.protocol import OPEN
+
+from ..common import reasons
+from .frames import Inbox, close_reason, encode
+from .handshake import Handshake, Opening, Terms, introduce
+from .keepalive import UNSET, KeepAlive, Wheel
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+
+    from ..common.config import GatewayConfig
+    from ..common.reasons import Reason
+    from .handshake import Answer
+
+__all__ = ["Connection", "Handshake", "Owner", "Shared", "encode"]
+
+_log = logging.getLogger(__name__)
+#: websockets logs each opened and closed connection at INFO, and every frame at DEBUG. Only its errors are news: they
+#: are bugs.
+PROTOCOL_LOG: Final = logging.getLogger(f"{__name__}.protocol")
+PROTOCOL_LOG.setLevel(logging.WARNING)
+
+_NOBODY: Final = object()  # the client of a connection that has none yet
+_FAILURES: Final = {
+    reason.code: reason
+    for reason in (reasons.PROTOCOL_ERROR, reasons.NOT_UTF8, reasons.TOO_BIG, reasons.INTERNAL_ERROR)
+}
+
+
+class Owner(Protocol):
+    """Whoever the clients belong to: the rules of a gateway, or a recorder in a test. A client may be any object."""
+
+    def opened(self, connection: Connection, handshake: Handshake, /) -> Any:
+        """Return the client for a connection that was just accepted."""
+
+    def received(self, client: Any, data: str | bytes, /) -> None:
+        """Take one message of a client."""
+
+    def closed(self, client: Any, code: int, reason: str, /) -> None:
+        """Take note that a client is leaving or gone. Called once for each client, and nothing of it comes after."""
+
+
+class Shared:
+    """What all connections of one listener have in common."""
+
+    def __init__(
+        self, config: GatewayConfig, owner: Owner, counters: Counter[str], terms: Terms, now: Callable[[], float]
+    ) -> None:
+        self.owner = owner
+        self.counters = counters
+        self.terms = terms
+        self.now = now
+        self.open_timeout = config.open_timeout
+        self.close_timeout = config.close_timeout
+        self.max_message = config.max_message
+        self.client_buffer = config.client_buffer
+        ping = encode(config.ping_data) if config.ping_data else b"\x89\x00"
+        self.keepalive = KeepAlive(config.ping_interval, config.missed_pongs, ping)
+        shortest = min(config.open_timeout, config.close_timeout, config.ping_interval or config.open_timeout)
+        self.wheel: Wheel[Connection] = Wheel(min(0.1, shortest / 4))
+        self.connections: set[Connection] = set()
+        self.accepting = True
+        self.received = owner.received  # bound once, not for each connection
+        self.chance = random.random
+        self.emptied: Callable[[], None] | None = None  # called when the last connection is gone
+
+
+def _ignore(frame: bytes) -> None:
+    """Write nothing: the client is leaving."""
+
+
+class Connection(asyncio.Protocol):
+    """One client's socket, and what its owner may do with it. After the client left, all of that does nothing."""
+
+    __slots__ = (
+        "_inbox",
+        "_opening",
+        "_paused",
+        "_received",
+        "_shared",
+        "_transport",
+        "_unanswered",
+        "_unsent",
+        "_url",
+        "client",
+        "open",
+        "plain",
+        "slot",
+        "write",
+    )
+
+    client: Any  #: what the owner gave for it
+    open: bool
+    #: Whether a frame of :func:`encode` may be written as it is: no extension was negotiated.
+    plain: bool
+    #: Writes a prepared frame. This is the transport's own method as long as little is waiting to be sent.
+    write: Callable[[bytes], None]
+    slot: int  #: of the wheel
+
+    def __init__(self, shared: Shared, url: str) -> None:
+        self._shared = shared
+        self._url = url
+        self._received = shared.received
+        self._opening: Opening | None = Opening(shared.terms)
+        self._inbox: Inbox | None = None
+        self._transport: asyncio.Transport
+        self._paused = False
+        self._unanswered = 0  # pings
+        self._unsent = 0  # bytes of a response, when they were last looked at
+        self.client = _NOBODY
+        self.open = False
+        self.plain = False
+        self.slot = UNSET
+        self.write = _ignore
+
+    # What the owner calls
+
+    def send(self, data: str | bytes) -> None:
+        """Send one message: a str as text, bytes as binary."""
+        if self.plain:
+            self.write(encode(data))
+        elif self.open:
+            protocol = self._protocol
+            if protocol.state is OPEN:  # else it is about to leave: the close frame came in the same turn
+                if isinstance(data, str):
+                    protocol.send_text(data.encode())
+                else:
+                    protocol.send_binary(data)
+                self._flush()
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake. A reason that is too long is cut; a code that may not be sent becomes 1000."""
+        self._close("command", code, reason)
+
+    def shut(self, reason: Reason) -> None:
+        """Close for one of the reasons of the gateway; without a closing handshake if the client is still opening."""
+        if self._opening is not None:
+            self._transport.abort()
+        else:
+            self._close(reason.name, reason.code, reason.text)
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self._abort("destroy", 1006, "")
+
+    def pause(self) -> None:
+        """Stop reading from the socket; what was read already is still delivered."""
+        if self.open and not self._paused:
+            self._paused = True
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading from the socket."""
+        if self._paused:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start waiting for the handshake."""
+        shared = self._shared
+        self._transport = cast("asyncio.Transport", transport)
+        shared.connections.add(self)
+        if not shared.accepting:  # it was in the queue when the listener stopped
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=shared.client_buffer // 4)
+        shared.wheel.set(self, shared.now() + shared.open_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read."""
+        self._unanswered = 0
+        inbox = self._inbox
+        if inbox is None:
+            self._open_with(data)
+        elif self.open:
+            for message in inbox.feed(data):
+                self._received(self.client, message)
+                if not self.open:
+                    break
+            if inbox.stirred:
+                self._settle()
+        else:
+            inbox.drain(data)
+            self._flush()
+
+    def eof_received(self) -> None:
+        """Take note that the client sends nothing more. The transport then closes itself when all is written."""
+        if self._opening is not None:
+            if self._opening.begun:
+                self._refuse(self._opening.refuse(HTTPStatus.BAD_REQUEST, "the request ends too early"))
+            self._opening = None
+        elif self.open:
+            self._leave(1006, "")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the socket."""
+        shared = self._shared
+        if self.open:
+            self._leave(1006, "")
+        self._opening = None
+        self.write = _ignore
+        shared.wheel.cancel(self)
+        shared.connections.discard(self)
+        if not shared.connections and shared.emptied is not None:
+            shared.emptied()
+
+    def pause_writing(self) -> None:
+        """Look at each write from now on: a quarter of ``client_buffer`` is waiting."""
+        if self.open:
+            self.write = self._write_and_look
+            self._look()
+
+    def resume_writing(self) -> None:
+        """Write without looking again."""
+        if self.open:
+            self.write = self._transport.write
+
+    def due(self) -> None:
+        """Do what the wheel's time has come for: give up a handshake, ping, or stop waiting for the peer to hang up."""
+        if self.open:
+            self._ping()
+        elif self._opening is not None:
+            self._shared.counters["closed." + reasons.OPEN_TIMEOUT.name] += 1
+            self._answer(self._opening.refuse(HTTPStatus.REQUEST_TIMEOUT, reasons.OPEN_TIMEOUT.text))
+        else:
+            self._give_up()
+
+    # Opening
+
+    def _open_with(self, data: bytes) -> None:
+        if self._opening is None:  # refused: whatever comes is not read
+            return
+        answer = self._opening.feed(data)
+        if answer is None:
+            return
+        if answer.request is None:
+            self._refuse(answer)
+        else:
+            self._accept(answer)
+            if answer.rest and self.open:
+                self.data_received(answer.rest)
+
+    def _accept(self, answer: Answer) -> None:
+        shared = self._shared
+        transport = self._transport
+        self._opening = None
+        self._inbox = Inbox(shared.max_message, answer.extensions, PROTOCOL_LOG)
+        self.plain = not answer.extensions
+        self.open = True
+        self.write = transport.write
+        self.write(answer.response)
+        if shared.keepalive.interval:
+            shared.wheel.set(self, shared.now() + shared.keepalive.first(shared.chance()))
+        else:
+            shared.wheel.cancel(self)
+        client = shared.owner.opened(self, introduce(answer, _remote(transport), self._url))
+        self.client = client
+        if not self.open:  # closed while it was opened, and nobody could be told yet
+            sent = self._protocol.close_sent or Close(1006, "")
+            shared.owner.closed(client, int(sent.code), sent.reason)
+
+    def _refuse(self, answer: Answer) -> None:
+        if answer.status >= HTTPStatus.BAD_REQUEST and answer.status != HTTPStatus.NOT_FOUND:
+            self._shared.counters["handshake.refused"] += 1
+            _log.debug("refused the handshake of %s: %d", _remote(self._transport), answer.status)
+        self._answer(answer)
+
+    def _answer(self, answer: Answer) -> None:
+        """Write a response that is the last thing to be written, and wait for the client to hang up."""
+        self._opening = None
+        self._transport.write(answer.response)
+        self._unsent = len(answer.response)
+        self._half_close()
+        self._shared.wheel.set(self, self._shared.now() + self._shared.close_timeout)
+
+    # Open
+
+    @property
+    def _protocol(self) -> Any:
+        assert self._inbox is not None, "only a connection that was accepted has a protocol"
+        return self._inbox.protocol
+
+    def _settle(self) -> None:
+        """Do what the protocol asks for after it read something."""
+        protocol = self._protocol
+        self._flush()
+        if self.open and protocol.state is not OPEN:
+            sent = protocol.close_sent
+            received = protocol.close_rcvd
+            # websockets answers a close frame with the same code; a failure may be found in one, or without one
+            if received is not None and received == sent:
+                self._leave(int(received.code), received.reason)
+            else:
+                assert sent is not None, "a protocol that fails says so, unless it is told that the stream ends"
+                code = int(sent.code)
+                self._shared.counters["closed." + _FAILURES[code].name] += 1
+                self._leave(code, sent.reason)
+
+    def _flush(self) -> None:
+        """Write what the protocol has to say."""
+        inbox = self._inbox
+        assert inbox is not None, "only a connection that was accepted has a protocol"
+        inbox.stirred = False
+        for data in inbox.protocol.data_to_send():
+            if not data:
+                self._half_close()
+            elif self.open:
+                self.write(data)
+            elif not self._transport.is_closing():
+                self._transport.write(data)
+                if self._transport.get_write_buffer_size() > self._shared.client_buffer:
+                    self._transport.abort()  # it goes on pinging and does not read the pongs
+
+    def _half_close(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _write_and_look(self, frame: bytes) -> None:
+        self._transport.write(frame)
+        self._look()
+
+    def _look(self) -> None:
+        if self.open and self._transport.get_write_buffer_size() > self._shared.client_buffer:
+            # behind a full buffer a close frame would not arrive
+            self._abort(*reasons.SLOW)
+
+    def _ping(self) -> None:
+        shared = self._shared
+        unanswered = shared.keepalive.next(self._unanswered, paused=self._paused)
+        if unanswered is None:
+            self.shut(reasons.PONG_MISSED)
+            return
+        self._unanswered = unanswered
+        shared.wheel.set(self, shared.now() + shared.keepalive.interval)
+        self.write(shared.keepalive.frame)
+
+    # Leaving
+
+    def _close(self, name: str, code: int, reason: str) -> None:
+        if not self.open or self._protocol.state is not OPEN:
+            return
+        self._shared.counters["closed." + name] += 1
+        reason = close_reason(reason)
+        try:
+            self._protocol.send_close(code, reason)
+        except ProtocolError:
+            code = 1000
+            self._protocol.send_close(code, reason)
+        self._flush()
+        if self.open:  # else the close frame was one too many for a slow client
+            self._leave(code, reason)
+
+    def _abort(self, name: str, code: int, reason: str) -> None:
+        self._transport.abort()
+        if self.open:
+            self._shared.counters["closed." + name] += 1
+            self._leave(code, reason)
+
+    def _leave(self, code: int, reason: str) -> None:
+        shared = self._shared
+        self.open = False
+        self.write = _ignore
+        self.resume()  # the peer's close frame may be behind what was not read
+        shared.wheel.set(self, shared.now() + shared.close_timeout)
+        if self.client is not _NOBODY:
+            shared.owner.closed(self.client, code, reason)
+
+    def _give_up(self) -> None:
+        unsent = self._transport.get_write_buffer_size()
+        if unsent < self._unsent:  # a page on its way to somebody on a slow line
+            self._unsent = unsent
+            self._shared.wheel.set(self, self._shared.now() + self._shared.close_timeout)
+        else:
+            self._shared.counters["aborted.close_timeout"] += 1
+            self._transport.abort()
+
+
+def _remote(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    if not peer:  # it is gone already
+        return ""
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"

@@ -1,0 +1,130 @@
+"""Listeners: addresses, and the steps of going away."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from gatecrew.common import reasons
+from gatecrew.common.config import GatewayConfig
+from gatecrew.common.errors import ConfigError
+from gatecrew.gateway.listener import Listener
+from websockets.asyncio.client import connect
+
+if TYPE_CHECKING:
+    from conftest import Recorder, Serve
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+async def test_several_addresses_at_once(serve: Serve) -> None:
+    async with serve(listen=("ws://127.0.0.1:0", "ws://[::1]:0", "ws://localhost:0")) as served:
+        urls = served.listener.urls
+        assert len(set(urls)) == 3
+        for number, url in enumerate(urls):
+            async with connect(url):
+                await served.owner.until(lambda: len(served.owner.visitors) > number)  # noqa: B023
+                assert served.owner.visitors[-1].handshake.listener == url
+        assert urls[1].startswith("ws://[::1]:")
+        assert served.owner.visitors[1].handshake.remote.startswith("[::1]:")
+
+
+@pytest.mark.parametrize("host", ["*", "0.0.0.0", "[::]"])
+async def test_all_addresses_of_the_machine(serve: Serve, host: str) -> None:
+    async with serve(listen=(f"ws://{host}:0",)) as served:
+        there = "[::1]" if host == "[::]" else "127.0.0.1"
+        async with connect(f"ws://{there}:{served.port}"):
+            await served.owner.first()
+
+
+async def test_several_gateways_share_a_port(serve: Serve) -> None:
+    async with serve() as first, serve(listen=(first.url,)) as second:
+        assert first.url == second.url
+
+
+async def test_an_address_that_cannot_be_had_is_an_error(recorder: Recorder) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    url = "ws://{}:{}".format(*taken.getsockname())
+    listener = Listener(GatewayConfig(listen=("ws://127.0.0.1:0", url)), recorder, Counter())
+    with taken, pytest.raises(ConfigError, match=r"listen: cannot listen on ws://127.0.0.1:[0-9]+: Address already"):
+        await listener.start()
+
+    assert listener.urls == ()
+    await listener.stop()
+
+
+async def test_a_host_that_is_not_known_is_an_error(recorder: Recorder) -> None:
+    listener = Listener(GatewayConfig(listen=("ws://host.invalid:0",)), recorder, Counter())
+    with pytest.raises(ConfigError, match=r"cannot listen on ws://host\.invalid:0"):
+        await listener.start()
+
+
+async def test_stopping_accepts_nobody_closes_everybody_and_waits(serve: Serve) -> None:
+    async with serve() as served:
+        clients = [await connect(served.url) for _ in range(3)]
+        _, opening = await served.raw()
+        await served.owner.until(lambda: len(served.owner.visitors) == 3)
+        await served.listener.stop()
+
+        for client in clients:
+            await client.wait_closed()
+            assert (client.close_code, client.close_reason) == (1012, reasons.GATEWAY_STOPPING.text)
+        assert served.owner.closed_with == [(1012, reasons.GATEWAY_STOPPING.text)] * 3
+        assert served.counters == {"closed.gateway_stopping": 3}
+        with pytest.raises(OSError, match=r"refused|failed|reset"):
+            await served.raw()
+        opening.close()
+
+
+async def test_who_does_not_hang_up_is_waited_for_until_the_deadline(serve: Serve) -> None:
+    async with serve() as served:
+        reader, writer = await served.raw()
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        assert len(served.listener) == 1
+        assert not await served.listener.wait_closed(0.01)
+        await served.listener.abort_clients()
+        assert await served.listener.wait_closed(0)
+        with pytest.raises((OSError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        writer.close()
+
+
+async def test_closing_many_takes_several_turns(serve: Serve) -> None:
+    async with serve() as served:
+        clients = [await connect(served.url, proxy=None) for _ in range(300)]
+        await served.owner.until(lambda: len(served.owner.visitors) == 300)
+        closing = asyncio.ensure_future(served.listener.close_clients(reasons.GATEWAY_STOPPING, over=0.05))
+        await served.owner.until(lambda: served.owner.closed_with)
+        assert 0 < len(served.owner.closed_with) < 300
+        await closing
+        assert len(served.owner.closed_with) == 300
+        for client in clients:
+            await client.wait_closed()
+
+
+async def test_what_was_never_started_can_be_stopped(recorder: Recorder) -> None:
+    listener = Listener(GatewayConfig(), recorder, Counter())
+    await listener.stop()
+
+    assert len(listener) == 0
+
+
+async def test_more_pings_than_fit_into_one_turn(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatecrew.gateway.listener._AT_ONCE", 1)
+    async with serve(ping_interval=0.02, missed_pongs=1, close_timeout=1.0) as served:
+        streams = []
+        for _ in range(5):
+            streams.append(await served.raw())
+            streams[-1][1].write(HANDSHAKE)
+
+        await served.owner.until(lambda: len(served.owner.closed_with) == 5)
+        assert served.counters["closed.pong_missed"] == 5
+        for _, writer in streams:
+            writer.close()
