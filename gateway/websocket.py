@@ -192,18 +192,22 @@ class Connection(asyncio.Protocol):
         """Take what was read."""
         self._unanswered = 0
         inbox = self._inbox
-        if inbox is None:
-            self._open_with(data)
-        elif self.open:
-            for message in inbox.feed(data):
-                self._received(self.client, message)
-                if not self.open:
-                    break
-            if inbox.stirred:
-                self._settle()
-        else:
-            inbox.drain(data)
-            self._flush()
+        try:
+            if inbox is None:
+                self._open_with(data)
+            elif self.open:
+                for message in inbox.feed(data):
+                    self._received(self.client, message)
+                    if not self.open:
+                        break
+                if inbox.stirred:
+                    self._settle()
+            else:
+                inbox.drain(data)
+                self._flush()
+        except Exception:  # noqa: BLE001  (a bug; what was read may be lost, and the client must come to know)
+            _log.exception("a client is cut off because the gateway failed")
+            self._abort(*reasons.INTERNAL_ERROR)
 
     def eof_received(self) -> None:
         """Take note that the client sends nothing more. The transport then closes itself when all is written."""
@@ -290,6 +294,8 @@ class Connection(asyncio.Protocol):
     def _answer(self, answer: Answer) -> None:
         """Write a response that is the last thing to be written, and wait for the client to hang up."""
         self._opening = None
+        if self._transport.is_closing():
+            return
         self._transport.write(answer.response)
         self._unsent = len(answer.response)
         self._half_close()

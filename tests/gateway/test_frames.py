@@ -95,7 +95,7 @@ class Reference:
 
     def outcome(self) -> Outcome:
         sent = self.protocol.close_sent
-        return Outcome(self.messages, self.written, self.protocol.state, sent and int(sent.code))
+        return Outcome(self.messages, self.written, self.protocol.state, int(sent.code) if sent else None)
 
 
 def outcome(inbox: Inbox, chunks: list[bytes]) -> Outcome:
@@ -112,7 +112,7 @@ def outcome(inbox: Inbox, chunks: list[bytes]) -> Outcome:
         else:
             assert inbox.protocol.data_to_send() == []
     sent = inbox.protocol.close_sent
-    return Outcome(messages, written, inbox.protocol.state, sent and int(sent.code))
+    return Outcome(messages, written, inbox.protocol.state, int(sent.code) if sent else None)
 
 
 payloads = st.one_of(

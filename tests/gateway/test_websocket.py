@@ -520,6 +520,44 @@ async def test_whoever_connects_and_says_nothing_is_not_counted(serve: Serve) ->
         assert served.counters == {"handshake.refused": 1}
 
 
+async def test_an_owner_that_fails_costs_one_client(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(visitor: Visitor, data: str | bytes) -> None:
+        if data == "bad":
+            raise RuntimeError("a bug")
+
+    async with serve() as served, connect(served.url) as other:
+        await served.owner.first()
+        served.owner.on_message = fail
+        client = await raw(served)
+        client.writer.write(Frame(TEXT, b"bad").serialize(mask=True) + Frame(TEXT, b"after").serialize(mask=True))
+
+        assert await served.owner.goodbye() == (1011, reasons.INTERNAL_ERROR.text)
+        await other.send("I noticed nothing")
+        await served.owner.until(lambda: served.owner.messages == ["bad", "I noticed nothing"])
+        assert served.counters == {"closed.internal_error": 1}
+        client.hang_up()
+    assert "a bug" in caplog.text
+
+
+async def test_an_owner_that_fails_to_open_a_client_does_not_get_it(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(visitor: Visitor) -> None:
+        raise RuntimeError(f"a bug in {visitor}")
+
+    async with serve() as served:
+        served.owner.on_open = fail
+        reader, writer = await served.raw()
+        writer.write(request(served.url))
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+
+        assert await served.listener.wait_closed(10)
+        assert served.owner.closed_with == []
+        writer.close()
+    assert "a bug" in caplog.text
+
+
 async def test_pages_are_served_beside_clients(serve: Serve) -> None:
     async with serve(pages=PAGES) as served:
         for target, status, expected in (("/", b"200", b"home"), ("/none", b"404", b"There is no such page.\n")):
