@@ -5,6 +5,7 @@ Pure: it makes statements and runs none, but for :func:`store`, which runs some 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections import Counter
@@ -15,7 +16,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Float,
-    Index,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -23,20 +24,20 @@ from sqlalchemy import (
     insert,
     select,
     true,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 MAX_NAME: Final = 255  #: characters of a channel's name and of an idempotency key
 MAX_OFFSET: Final = 2**63 - 1
+_FINGERPRINT: Final = 16  # bytes
 
 METADATA: Final = MetaData()
 CHANNELS: Final = Table(
@@ -53,9 +54,8 @@ ENTRIES: Final = Table(
     Column("channel", String(MAX_NAME), primary_key=True),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
     Column("time", Float(53), nullable=False),
-    Column("key", String(MAX_NAME)),
+    Column("key", LargeBinary(_FINGERPRINT), unique=True),  # see fingerprint()
     Column("data", Text, nullable=False),
-    Index("gatecrew_entries_key", "channel", "key", unique=True),
     sqlite_with_rowid=False,
 )
 
@@ -102,7 +102,7 @@ class Append:
 
     channel: str
     data: str
-    key: str | None
+    key: bytes | None  #: the fingerprint of the idempotency key
     time: float
     done: asyncio.Future[Position]
 
@@ -136,6 +136,14 @@ def encoded(data: object) -> str:
     return text
 
 
+def fingerprint(channel: str, key: str) -> bytes:
+    """Return what stands for an idempotency key in the database: short, and another one in each channel.
+
+    So one condition finds any keys of any channels by one index; pairs of channel and key make databases scan the table.
+    """
+    return hashlib.blake2b(f"{channel}\0{key}".encode(), digest_size=_FINGERPRINT).digest()
+
+
 def _reserve(dialect: str) -> Any:
     """Return the statement that locks the row of a channel, makes it if need be, and moves its end on."""
     new = postgresql.insert(CHANNELS) if dialect == "postgresql" else sqlite.insert(CHANNELS)
@@ -161,20 +169,18 @@ async def store(connection: AsyncConnection, appends: Sequence[Append]) -> list[
     unused = {name: ends[name] - count + 1 for name, count in counts.items()}
 
     # after the locks: now no other process can store one of these keys
-    known = await _stored_before(
-        connection, [(append.channel, append.key) for append in appends if append.key is not None]
-    )
+    known = await _stored_before(connection, [append.key for append in appends if append.key is not None])
     new: list[dict[str, Any]] = []
     positions = []
     for append in appends:
         name, key = append.channel, append.key
-        offset = None if key is None else known.get((name, key))
+        offset = None if key is None else known.get(key)
         if offset is None:
             offset = unused[name]
             unused[name] += 1
             new.append({"channel": name, "offset": offset, "time": append.time, "key": key, "data": append.data})
             if key is not None:
-                known[name, key] = offset
+                known[key] = offset
         positions.append(Position(epochs[name], offset))
     if new:
         await connection.execute(insert(ENTRIES), new)
@@ -184,14 +190,13 @@ async def store(connection: AsyncConnection, appends: Sequence[Append]) -> list[
     return positions
 
 
-async def _stored_before(connection: AsyncConnection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    pairs = list(dict.fromkeys(keys))
-    if not pairs:
+async def _stored_before(connection: AsyncConnection, keys: list[bytes]) -> dict[bytes, int]:
+    if not keys:
         return {}
-    query = select(ENTRIES.c.channel, ENTRIES.c.key, ENTRIES.c.offset).where(
-        tuple_(ENTRIES.c.channel, ENTRIES.c.key).in_(pairs)
-    )
-    return {(channel, key): offset for channel, key, offset in await connection.execute(query)}
+    # as many as the next power of two: databases keep prepared what has the same number of parameters
+    padded = keys + [keys[0]] * ((1 << (len(keys) - 1).bit_length()) - len(keys))
+    found = await connection.execute(select(ENTRIES.c.key, ENTRIES.c.offset).where(ENTRIES.c.key.in_(padded)))
+    return {key: offset for key, offset in found}
 
 
 def page_query(channel: str, where: ColumnElement[bool], limit: int, *, back: bool) -> Select[Any]:

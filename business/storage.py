@@ -35,6 +35,7 @@ from .entries import (
     Position,
     checked,
     encoded,
+    fingerprint,
     page_query,
     store,
 )
@@ -149,7 +150,7 @@ class History:
         append = Append(
             checked("channel", channel),
             encoded(data),
-            None if key is None else checked("key", key),
+            None if key is None else fingerprint(channel, checked("key", key)),
             self._clock(),
             loop.create_future(),
         )

@@ -180,7 +180,7 @@ class TestAppending:
         assert contents(await history.last(name)) == [1]
 
     async def test_appends_that_wait_at_the_same_time_share_a_transaction(self, history: History) -> None:
-        commits = []
+        commits: list[Any] = []
         event.listen(history.engine.sync_engine, "commit", commits.append)
         positions = await asyncio.gather(*(history.append("room", number) for number in range(300)))
         assert [position.offset for position in positions] == list(range(1, 301)), "the order of the calls"
@@ -436,7 +436,7 @@ class TestPruning:
     ) -> None:
         monkeypatch.setattr(storage, "_PRUNE_AT_ONCE", 3)
         await fill(history, "room", 10)
-        commits = []
+        commits: list[Any] = []
         event.listen(history.engine.sync_engine, "commit", commits.append)
         assert await history.prune("room", keep=2) == 8
         assert len(commits) == 3
@@ -522,7 +522,7 @@ class TestErrors:
         assert "hush" not in str(told.value)
 
     async def test_a_database_that_stays_locked(self, url: str) -> None:
-        async with History(url, timeout=0.05) as history:
+        async with History(url, timeout=1) as history:
             async with locked(history):
                 failed = await asyncio.gather(
                     *(history.append("room", number) for number in range(3)), return_exceptions=True
