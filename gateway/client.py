@@ -1,0 +1,93 @@
+"""What a gateway knows of one client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from ..common.messages import Message
+
+if TYPE_CHECKING:
+    from .dispatch import Port
+
+EMPTY_SESSION: Final = b"\x80"  #: an empty map, packed
+KNOWN: Final = 0  #: the worker knows all of the client's state
+STALE: Final = 1  #: uid or session changed since the worker was told
+STRANGER: Final = 2  #: the worker has never seen the client
+
+_NO_GROUPS: Final[frozenset[str]] = frozenset()
+
+
+class Connection(Protocol):
+    """What the rules ask of a client's socket."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether a prepared frame may be written as it is."""
+
+    def write(self, frame: bytes, /) -> None:
+        """Write a prepared frame."""
+
+    def send(self, data: str | bytes, /) -> None:
+        """Send one message."""
+
+    def close(self, code: int, reason: str, /) -> None:
+        """Close with a closing handshake."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def pause(self) -> None:
+        """Stop reading."""
+
+    def resume(self) -> None:
+        """Go on reading."""
+
+
+class Client:
+    """One client: its socket, its place in the indexes, its session, and its events that no worker has acknowledged yet.
+
+    ``events`` are in order: the first ``sent`` of them are at the worker, those up to ``assigned`` wait for its credit, the
+    rest wait until the client may move to another worker.
+    """
+
+    __slots__ = (
+        "applied",
+        "assigned",
+        "connection",
+        "events",
+        "generation",
+        "groups",
+        "id",
+        "introduction",
+        "number",
+        "open",
+        "paused",
+        "port",
+        "redeliver",
+        "sent",
+        "session",
+        "told",
+        "uid",
+    )
+
+    def __init__(self, id: str, connection: Connection, introduction: list[Any]) -> None:  # noqa: A002
+        self.id = id
+        self.connection = connection
+        self.introduction = introduction  # [path, query, remote, listener, subprotocol]
+        self.uid: str | None = None
+        self.groups: set[str] | frozenset[str] = _NO_GROUPS
+        self.session = EMPTY_SESSION
+        self.open = True
+        self.paused = False
+        self.number = 0  # of the last event
+        self.events: list[Message] = []
+        self.assigned = 0
+        self.sent = 0
+        self.redeliver = 0  # how many of the first events were with a worker that is gone
+        self.port: Port | None = None  # the worker it is placed at
+        self.generation = -1  # of the set of workers, when it was placed
+        self.told = STRANGER  # what its worker knows of it
+        self.applied = 0  # changes of uid and session that its worker made and this gateway applied
+
+    def __repr__(self) -> str:
+        return f"client {self.id}"
