@@ -1,0 +1,248 @@
+"""The frame of every process: logging, signals, the event loop, an ordered start and stop, the words to its supervisor.
+
+A role gives :func:`run` a :class:`Service` and is done. What happens around it:
+
+* it starts; then ``READY=1`` is told, and ``WATCHDOG=1`` every second for as long as the loop turns
+  (see :mod:`gatecrew.common.notify`);
+* SIGTERM or SIGINT stop it gracefully, within bounds of its own; a second one ends the process at once;
+* an error on the way is one line, told as ``STATUS`` too, and an exit code;
+* a process whose supervisor is gone stops by itself. Its standard input is a pipe, whose other end closes however the
+  supervisor dies; a thread waits for that, so that a hung loop does not matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+
+from . import logs, notify
+from .errors import ConfigError, GatecrewError
+from .security import prepare_run_dir
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .config import Config
+
+_log = logging.getLogger("gatecrew.process")
+
+#: How often the process was started again. Only the supervisor sets it; standard input is its pipe then.
+RESTARTS: Final = "GATECREW_RESTARTS"
+WATCHDOG_EVERY: Final = 1.0  #: seconds
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+Fail = Callable[[GatecrewError | None], None]
+
+
+class Exit(IntEnum):
+    """The exit codes of all commands."""
+
+    FINE = 0
+    FAILED = 1
+    USAGE = 2  #: the command line or the configuration is wrong: trying again is of no use
+
+    @classmethod
+    def of(cls, error: GatecrewError) -> Exit:
+        """Return the exit code of a process that ends with this error."""
+        return cls.USAGE if isinstance(error, ConfigError) else cls.FAILED
+
+
+class Service(Protocol):
+    """What a role is to the frame."""
+
+    async def start(self) -> str | None:
+        """Return when it serves, and perhaps what to tell of it, as where clients connect.
+
+        A :exc:`GatecrewError` raised here ends the process with that one line. A signal cancels it. :meth:`stop` is
+        called in each case.
+        """
+
+    async def stop(self) -> None:
+        """Stop gracefully, within a time that it bounds by itself; whatever :meth:`start` got to is undone."""
+
+
+def run(
+    config: Config,
+    role: str,
+    name: str,
+    make: Callable[[Fail], Service],
+    *,
+    at_once: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a service until it is told to stop, and return the exit code of the process.
+
+    Args:
+        config: the configuration.
+        role: for the log.
+        name: for the log.
+        make: returns the service; it is called on the running loop. What it is given is to be called by a service that
+            cannot go on: the process then stops, with exit code 1, or with 0 if there is no error.
+        at_once: is called before a second signal ends the process.
+
+    """
+    notifier = notify.Notifier(os.environ.pop(notify.VARIABLE, ""))
+    supervised = RESTARTS in os.environ
+    try:
+        if supervised:
+            _vitals["restarts"] = int(os.environ.pop(RESTARTS))
+            _watch_supervisor(patience(config))
+        logs.set_up(config.log, role=role, name=name)
+        prepare_run_dir(config.cluster.directory)
+        _raise_file_limit()
+        frame = _Frame(make, notifier)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner, _signals(frame.interrupted, at_once):
+            runner.run(frame.main())
+    except GatecrewError as error:
+        # a supervisor says it itself, once for all that fail in the same way
+        if not notifier.send(STATUS=str(error)) or not supervised:
+            _log.error("%s", error)
+        return Exit.of(error)
+    except Exception as error:  # noqa: BLE001  # the last place at which it can be told
+        notifier.send(STATUS=f"{type(error).__name__}: {error}")
+        _log.exception("ended by an unexpected error")
+        return Exit.FAILED
+    finally:
+        notifier.close()
+    return Exit.FINE
+
+
+def patience(config: Config) -> float:
+    """Return the seconds that any process of the cluster may take to stop; what takes longer is killed."""
+    return config.worker.drain_timeout + config.gateway.close_timeout + 5.0
+
+
+_vitals: Final = {"restarts": 0}
+
+
+def vitals() -> dict[str, Any]:
+    """Return what every process announces of itself.
+
+    ``pid``, ``started`` (Unix time in seconds), ``memory`` (resident bytes) and ``restarts`` (times that the supervisor
+    started it again).
+    """
+    return {"pid": os.getpid(), "started": _STARTED, "memory": _memory(), **_vitals}
+
+
+_STARTED: Final = time.time()
+
+
+def _memory() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:  # every second: pathlib costs more than the reading
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:  # no Linux: the most that it ever had
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class _Frame:
+    """One run of a service on the loop."""
+
+    def __init__(self, make: Callable[[Fail], Service], notifier: notify.Notifier) -> None:
+        self._make = make
+        self._notifier = notifier
+        self._leave = asyncio.Event()
+        self._error: GatecrewError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main(self) -> None:
+        """Start, serve, stop; raise the error with which it ended."""
+        self._loop = asyncio.get_running_loop()
+        leave = asyncio.create_task(self._leave.wait())
+        service = self._make(self._fail)
+        try:
+            start = asyncio.create_task(service.start())
+            await asyncio.wait({start, leave}, return_when=asyncio.FIRST_COMPLETED)
+            if start.done():
+                self._notifier.send(READY="1", STATUS=start.result() or "serving")
+                self._tell_that_it_turns(self._loop)
+                await leave
+            else:
+                start.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await start
+        finally:
+            self._notifier.send(STOPPING="1")
+            await service.stop()
+        if self._error is not None:
+            raise self._error
+
+    def _tell_that_it_turns(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._notifier.send(WATCHDOG="1")
+        loop.call_later(WATCHDOG_EVERY, self._tell_that_it_turns, loop)
+
+    def _fail(self, error: GatecrewError | None) -> None:
+        self._error = self._error or error
+        self._leave.set()
+
+    def interrupted(self) -> None:
+        """Stop. Called from a signal handler, perhaps before there is a loop."""
+        if self._loop is None:
+            self._leave.set()
+        else:
+            self._loop.call_soon_threadsafe(self._leave.set)
+
+
+@contextlib.contextmanager
+def _signals(first: Callable[[], None], at_once: Callable[[], None]) -> Iterator[None]:
+    """Handle the signals that end a process.
+
+    Python's own handlers, not the loop's: they work while the loop hangs in somebody's code.
+    """
+    seen = False
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        if seen:
+            at_once()
+            os._exit(Exit.FAILED)
+        seen = True
+        first()
+
+    former = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _watch_supervisor(grace: float) -> None:
+    """Stop when the pipe at standard input closes, because whoever holds the other end is gone."""
+    pipe = os.dup(0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # the pipe is neither for handlers nor for what they start
+
+    def wait() -> NoReturn:
+        while os.read(pipe, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os._exit(Exit.FAILED)
+
+    threading.Thread(target=wait, name="supervisor", daemon=True).start()
+
+
+def _raise_file_limit() -> None:
+    """Allow as many sockets as the system lets us."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):  # macOS calls unlimited what it then refuses
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop  # noqa: PLC0415  # it is not there on every platform
+
+    return uvloop.new_event_loop
