@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from . import logs, notify
@@ -135,12 +136,12 @@ def vitals() -> dict[str, Any]:
 
 
 _STARTED: Final = time.time()
+_STATM: Final = Path("/proc/self/statm")
 
 
 def _memory() -> int:
     try:
-        with open("/proc/self/statm", "rb") as file:  # every second: pathlib costs more than the reading
-            return int(file.read().split()[1]) * resource.getpagesize()
+        return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()
     except OSError:  # no Linux: the most that it ever had
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -220,8 +221,9 @@ def _signals(first: Callable[[], None], at_once: Callable[[], None]) -> Iterator
 def _watch_supervisor(grace: float) -> None:
     """Stop when the pipe at standard input closes, because whoever holds the other end is gone."""
     pipe = os.dup(0)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)  # the pipe is neither for handlers nor for what they start
+    os.dup2(
+        os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0
+    )  # the pipe is neither for handlers nor for their children
 
     def wait() -> NoReturn:
         while os.read(pipe, 1):

@@ -1,0 +1,364 @@
+"""The supervisor: runs the processes of one machine as :mod:`gatecrew.common.crew` says, and listens to commands.
+
+It is a :class:`~gatecrew.common.process.Service` like the others. It knows the roles by their command lines only, hears them
+through ``sd_notify`` datagrams, and holds the writing end of the pipe that is standard input to all of them: when it is gone,
+they stop. A run directory has one supervisor: it holds the lock on ``supervisor.lock``, a JSON map with its ``pid`` and how it
+was started, and listens on ``supervisor.sock``: one line of JSON in, ``{"do": "stop"}`` or ``{"do": "reload"}``, and one out,
+with ``error`` if it went wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import random
+import signal
+import socket
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from . import notify
+from .crew import Child, Crew, Phase, Report, Signal, Start
+from .errors import ConfigError, GatecrewError
+from .process import RESTARTS, Exit, Fail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_log = logging.getLogger("gatecrew.supervisor")
+
+LOCK: Final = "supervisor.lock"
+SOCKET: Final = "supervisor.sock"
+ANSWER_LIMIT: Final = 5.0  #: seconds in which a supervisor says that it heard a command
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process to run: its role, its name, and its command line."""
+
+    role: str
+    name: str
+    command: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a supervisor was started, so that it can be started again in the same way."""
+
+    folder: str  #: the current directory
+    file: str | None  #: the configuration file
+    flags: dict[str, Any]  #: settings on the command line, keyed ``worker.app``
+    background: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A supervisor that runs."""
+
+    pid: int
+    origin: Origin
+
+
+class Supervisor:
+    """Runs these programs.
+
+    Args:
+        programs: in the order in which to start them.
+        run_dir: a directory of its own, which exists.
+        origin: how it was started.
+        patience: seconds that a process may take to stop.
+        announce: is told once, when everything is ready, with a line for people.
+
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        run_dir: Path,
+        origin: Origin,
+        *,
+        patience: float,
+        announce: Callable[[str], None],
+    ) -> None:
+        self._commands = {program.name: program.command for program in programs}
+        places = [(program.role, program.name) for program in programs]
+        # chance, not secrecy: what died together should not come back together
+        self._crew = Crew(places, patience=patience, random=random.random)
+        self._run_dir = run_dir
+        self._origin = origin
+        self._announce = announce
+        self._processes: dict[Child, asyncio.subprocess.Process] = {}
+        self._ears: dict[Child, socket.socket] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turned = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._fail: Fail | None = None
+        self._undo = contextlib.ExitStack()
+        self._stdin = -1
+
+    def serve(self, fail: Fail) -> Supervisor:
+        """Return itself, as the frame wants it: ``process.run(..., supervisor.serve, at_once=supervisor.kill)``."""
+        self._fail = fail
+        return self
+
+    async def start(self) -> str:
+        """Start everything; return where clients connect, once all are ready.
+
+        Raises:
+            GatecrewError: if a supervisor runs in this directory already, or one of the processes cannot start.
+
+        """
+        self._undo.enter_context(_locked(self._run_dir, self._origin))
+        for leftover in self._run_dir.glob("*.notify"):
+            leftover.unlink(missing_ok=True)
+        self._stdin, holder = os.pipe()
+        self._undo.callback(os.close, self._stdin)
+        self._undo.callback(os.close, holder)
+        path = self._run_dir / SOCKET
+        path.unlink(missing_ok=True)
+        self._undo.callback(path.unlink, missing_ok=True)
+        server = await asyncio.start_unix_server(self._command, path)
+        self._undo.callback(server.close)
+        self._turn()
+        await self._until(lambda: self._crew.phase is not Phase.STARTING or self._crew.failure is not None)
+        if self._crew.failure is not None:
+            text, code = self._crew.failure
+            raise ConfigError(text) if code == Exit.USAGE else GatecrewError(text)
+        line = self._greeting()
+        self._announce(line)
+        return line
+
+    async def stop(self) -> None:
+        """Stop everything in order; what takes too long is killed."""
+        self._crew.stop()
+        self._turn()
+        await self._until(lambda: self._crew.phase is Phase.GONE)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._undo.close()
+
+    def kill(self) -> None:
+        """Kill everything at once."""
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    def _greeting(self) -> str:
+        ready = [child for child in self._crew.children if child.place.role == "gateway"]
+        addresses = ", ".join(dict.fromkeys(address for child in ready for address in child.status.split(", ")))
+        roles = [place.role for place in self._crew.places]
+        counts = ", ".join(
+            f"{roles.count(role)} {role}{'s'[: roles.count(role) != 1]}" for role in dict.fromkeys(roles)
+        )
+        return f"ready: {counts}" + (f"; clients connect to {addresses}" if addresses else "")
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        while not true():
+            await self._turned.wait()
+
+    def _turn(self) -> None:
+        """Do what the crew says is to be done, and wake up when there is more."""
+        loop = asyncio.get_running_loop()
+        for child in list(self._ears):
+            self._hear(child)  # what was said while this process was busy or stopped is no silence
+        for effect in self._crew.tick(loop.time()):
+            match effect:
+                case Start(child):
+                    task = asyncio.create_task(self._live(child))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                case Signal(child, number):
+                    self._signal(child, number)
+                case Report(text, serious):
+                    _log.log(logging.WARNING if serious else logging.INFO, "%s", text)
+        if self._timer is not None:
+            self._timer.cancel()
+        wake = self._crew.wake
+        self._timer = loop.call_at(wake, self._turn) if wake < float("inf") else None
+        self._turned.set()  # whoever waits looks again
+        self._turned.clear()
+
+    async def _live(self, child: Child) -> None:
+        """Start the process of a child, and wait until it ends."""
+        path = self._run_dir / f"{child.place.name}-{child.number}.notify"
+        loop = asyncio.get_running_loop()
+        ear = self._ears[child] = notify.listen(str(path))
+        loop.add_reader(ear, self._heard, child)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._commands[child.place.name],
+                stdin=self._stdin,
+                env={**os.environ, notify.VARIABLE: str(path), RESTARTS: str(child.restarts)},
+                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which stops them in order
+            )
+        except OSError as error:
+            self._crew.told(child, {"STATUS": f"it cannot be started: {error}"}, loop.time())
+            code = int(Exit.FAILED)
+        else:
+            self._processes[child] = process
+            if child.leaving:
+                self._signal(child, signal.SIGTERM)  # it was asked to leave before it was there
+            code = await process.wait()
+            del self._processes[child]
+        self._hear(child)  # its last words
+        loop.remove_reader(ear)
+        del self._ears[child]
+        ear.close()
+        path.unlink(missing_ok=True)
+        self._crew.exited(child, code, loop.time())
+        self._turn()
+
+    def _signal(self, child: Child, number: signal.Signals) -> None:
+        process = self._processes.get(child)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    def _heard(self, child: Child) -> None:
+        self._hear(child)
+        self._turn()
+
+    def _hear(self, child: Child) -> None:
+        now = asyncio.get_running_loop().time()
+        while (fields := notify.receive(self._ears[child])) is not None:
+            self._crew.told(child, fields, now)
+
+    async def _command(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection: one command, one answer. One that only connects wants to know that somebody is here."""
+        try:
+            answer = await self._obey(await reader.readline())
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        except (OSError, ValueError) as error:  # it went away, or the line has no end
+            _log.debug("a command was given up: %s", error)
+        finally:
+            writer.close()
+
+    async def _obey(self, line: bytes) -> dict[str, str]:
+        try:
+            command = json.loads(line)["do"]
+        except (ValueError, TypeError, KeyError):
+            command = line
+        if command == "stop":
+            assert self._fail is not None, "the frame made it before it started"
+            self._fail(None)
+            return {}
+        if command == "reload":
+            return await self._reload()
+        return {"error": f"there is no command {command!r}"}
+
+    async def _reload(self) -> dict[str, str]:
+        try:
+            self._crew.reload()
+        except GatecrewError as error:
+            return {"error": str(error)}
+        self._turn()
+        await self._until(lambda: not self._crew.reloading)
+        if self._crew.reload_error:
+            _log.error("the reload failed: %s", self._crew.reload_error)
+            return {"error": self._crew.reload_error}
+        _log.info("all workers are replaced")
+        return {}
+
+
+def find(run_dir: Path) -> Running | None:
+    """Return the supervisor that runs in this directory, if there is one."""
+    try:
+        with _connected(run_dir):
+            said = json.loads((run_dir / LOCK).read_text())
+            return Running(said.pop("pid"), Origin(**said))
+    except (OSError, ValueError):
+        return None
+
+
+def stop(run_dir: Path) -> None:
+    """Ask the supervisor that runs in this directory to stop, and wait until it is gone.
+
+    Raises:
+        GatecrewError: if there is none, or it does not answer.
+
+    """
+    # open before it is asked: later the name may be gone, or belong to a new one
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context((run_dir / LOCK).open()) if find(run_dir) else None
+        ask(run_dir, "stop", limit=ANSWER_LIMIT)
+        if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def ask(run_dir: Path, command: str, *, limit: float | None) -> None:
+    """Give a command to the supervisor that runs in this directory, and return when it has carried it out.
+
+    Args:
+        run_dir: the directory.
+        command: ``stop`` or ``reload``.
+        limit: seconds to wait for the answer; None for as long as it takes.
+
+    Raises:
+        GatecrewError: if there is none, if it does not answer, or says what went wrong.
+
+    """
+    try:
+        with _connected(run_dir) as sock, sock.makefile("rwb") as stream:
+            sock.settimeout(limit)
+            stream.write(json.dumps({"do": command}).encode() + b"\n")
+            stream.flush()
+            line = stream.readline()
+    except TimeoutError:
+        found = find(run_dir)
+        pid = found.pid if found else 0
+        raise GatecrewError(f"process {pid} does not answer; kill -9 {pid} ends it and all that it runs") from None
+    except OSError:
+        raise GatecrewError(f"not running (there is no supervisor in {run_dir})") from None
+    answer = json.loads(line or b'{"error": "it ended before it was done"}')
+    if "error" in answer:
+        raise GatecrewError(answer["error"])
+
+
+def _connected(run_dir: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(ANSWER_LIMIT)
+        sock.connect(str(run_dir / SOCKET))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _locked(run_dir: Path, origin: Origin) -> Iterator[None]:
+    """Hold the lock of the run directory.
+
+    Raises:
+        GatecrewError: if somebody else does.
+
+    """
+    path = run_dir / LOCK
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("a"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found = find(run_dir)
+            raise GatecrewError(f"it runs already{f', as process {found.pid}' if found else ''}") from None
+        if not _is_at(path, file.fileno()):
+            raise GatecrewError("another one was just stopping; try again")
+        stack.callback(path.unlink, missing_ok=True)
+        file.truncate(0)
+        json.dump({"pid": os.getpid(), **asdict(origin)}, file)
+        file.flush()
+        yield
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one with this path; a stopping supervisor removes its file while others may wait for it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
