@@ -11,8 +11,8 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from . import notify
-from .errors import ConfigError, GatecrewError
-from .process import Exit
+from .errors import ConfigError
+from .exits import Exit
 
 if TYPE_CHECKING:
     import socket
@@ -36,7 +36,10 @@ def run(body: Callable[[], int], *, run_dir: Path, output: Path) -> str:
     with contextlib.ExitStack() as stack:
         ear = stack.enter_context(notify.listen(str(path)))
         stack.callback(path.unlink, missing_ok=True)
-        out = stack.enter_context(output.open("ab"))
+        try:
+            out = stack.enter_context(output.open("ab"))
+        except OSError as error:
+            raise ConfigError(f"[log] file: cannot open {output}: {error.strerror}") from error
         alive, held = os.pipe()  # not inherited by what it runs: it is closed when, and only when, the process ends
         pid = os.fork()
         if pid == 0:
@@ -53,7 +56,7 @@ def run(body: Callable[[], int], *, run_dir: Path, output: Path) -> str:
             return fields["STATUS"]
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         text = fields.get("STATUS") or f"it ended with exit code {code}; see {output}"
-        raise ConfigError(text) if code == Exit.USAGE else GatecrewError(text)
+        raise (Exit.USAGE if code == Exit.USAGE else Exit.FAILED).error(text)
 
 
 def _become(body: Callable[[], int], address: str, output: int) -> NoReturn:

@@ -4,7 +4,7 @@ A role gives :func:`run` a :class:`Service` and is done. What happens around it:
 
 * it starts; then ``READY=1`` is told, and ``WATCHDOG=1`` every second for as long as the loop turns
   (see :mod:`gatecrew.common.notify`);
-* SIGTERM or SIGINT stop it gracefully, within bounds of its own; a second one ends the process at once;
+* SIGTERM, SIGINT or SIGHUP stop it gracefully, within bounds of its own; a second one ends the process at once;
 * an error on the way is one line, told as ``STATUS`` too, and an exit code;
 * a process whose supervisor is gone stops by itself. Its standard input is a pipe, whose other end closes however the
   supervisor dies; a thread waits for that, so that a hung loop does not matter.
@@ -23,12 +23,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from . import logs, notify
-from .errors import ConfigError, GatecrewError
+from .errors import GatecrewError
+from .exits import Exit
 from .security import prepare_run_dir
 
 if TYPE_CHECKING:
@@ -41,22 +41,13 @@ _log = logging.getLogger("gatecrew.process")
 #: How often the process was started again. Only the supervisor sets it; standard input is its pipe then.
 RESTARTS: Final = "GATECREW_RESTARTS"
 WATCHDOG_EVERY: Final = 1.0  #: seconds
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_STARTED: Final = time.time()
+_STATM: Final = Path("/proc/self/statm")
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_vitals = {"restarts": 0}
 
 Fail = Callable[[GatecrewError | None], None]
-
-
-class Exit(IntEnum):
-    """The exit codes of all commands."""
-
-    FINE = 0
-    FAILED = 1
-    USAGE = 2  #: the command line or the configuration is wrong: trying again is of no use
-
-    @classmethod
-    def of(cls, error: GatecrewError) -> Exit:
-        """Return the exit code of a process that ends with this error."""
-        return cls.USAGE if isinstance(error, ConfigError) else cls.FAILED
 
 
 class Service(Protocol):
@@ -123,9 +114,6 @@ def patience(config: Config) -> float:
     return config.worker.drain_timeout + config.gateway.close_timeout + 5.0
 
 
-_vitals: Final = {"restarts": 0}
-
-
 def vitals() -> dict[str, Any]:
     """Return what every process announces of itself.
 
@@ -133,10 +121,6 @@ def vitals() -> dict[str, Any]:
     started it again).
     """
     return {"pid": os.getpid(), "started": _STARTED, "memory": _memory(), **_vitals}
-
-
-_STARTED: Final = time.time()
-_STATM: Final = Path("/proc/self/statm")
 
 
 def _memory() -> int:
@@ -196,7 +180,7 @@ class _Frame:
 
 @contextlib.contextmanager
 def _signals(first: Callable[[], None], at_once: Callable[[], None]) -> Iterator[None]:
-    """Handle the signals that end a process.
+    """Handle the signals that end a process, except those that it was started to ignore, as under nohup.
 
     Python's own handlers, not the loop's: they work while the loop hangs in somebody's code.
     """
@@ -210,7 +194,8 @@ def _signals(first: Callable[[], None], at_once: Callable[[], None]) -> Iterator
         seen = True
         first()
 
-    former = {number: signal.signal(number, handle) for number in _SIGNALS}
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    former = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield
     finally:
@@ -221,9 +206,9 @@ def _signals(first: Callable[[], None], at_once: Callable[[], None]) -> Iterator
 def _watch_supervisor(grace: float) -> None:
     """Stop when the pipe at standard input closes, because whoever holds the other end is gone."""
     pipe = os.dup(0)
-    os.dup2(
-        os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0
-    )  # the pipe is neither for handlers nor for their children
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # the pipe is neither for handlers nor for what they start
+    os.close(nothing)
 
     def wait() -> NoReturn:
         while os.read(pipe, 1):

@@ -18,16 +18,17 @@ import os
 import random
 import signal
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from . import notify
 from .crew import Child, Crew, Phase, Report, Signal, Start
-from .errors import ConfigError, GatecrewError
-from .process import RESTARTS, Exit, Fail
+from .errors import GatecrewError
+from .exits import Exit
+from .process import RESTARTS, Fail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _log = logging.getLogger("gatecrew.supervisor")
@@ -39,11 +40,12 @@ ANSWER_LIMIT: Final = 5.0  #: seconds in which a supervisor says that it heard a
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process to run: its role, its name, and its command line."""
+    """One process to run."""
 
     role: str
     name: str
     command: Sequence[str]
+    variables: Mapping[str, str]  #: environment variables over those of the supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class Origin:
     file: str | None  #: the configuration file
     flags: dict[str, Any]  #: settings on the command line, keyed ``worker.app``
     background: bool
+
+    def changed(self, new: Origin) -> Origin:
+        """Return this one with what somebody gave who wants another start."""
+        return replace(self, flags={**self.flags, **new.flags}, background=self.background or new.background)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class Supervisor:
         patience: float,
         announce: Callable[[str], None],
     ) -> None:
-        self._commands = {program.name: program.command for program in programs}
+        self._programs = {program.name: program for program in programs}
         places = [(program.role, program.name) for program in programs]
         # chance, not secrecy: what died together should not come back together
         self._crew = Crew(places, patience=patience, random=random.random)
@@ -128,7 +134,7 @@ class Supervisor:
         await self._until(lambda: self._crew.phase is not Phase.STARTING or self._crew.failure is not None)
         if self._crew.failure is not None:
             text, code = self._crew.failure
-            raise ConfigError(text) if code == Exit.USAGE else GatecrewError(text)
+            raise (Exit.USAGE if code == Exit.USAGE else Exit.FAILED).error(text)
         line = self._greeting()
         self._announce(line)
         return line
@@ -187,13 +193,14 @@ class Supervisor:
         """Start the process of a child, and wait until it ends."""
         path = self._run_dir / f"{child.place.name}-{child.number}.notify"
         loop = asyncio.get_running_loop()
+        program = self._programs[child.place.name]
         ear = self._ears[child] = notify.listen(str(path))
         loop.add_reader(ear, self._heard, child)
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._commands[child.place.name],
+                *program.command,
                 stdin=self._stdin,
-                env={**os.environ, notify.VARIABLE: str(path), RESTARTS: str(child.restarts)},
+                env={**os.environ, **program.variables, notify.VARIABLE: str(path), RESTARTS: str(child.restarts)},
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which stops them in order
             )
         except OSError as error:

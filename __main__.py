@@ -1,0 +1,5 @@
+"""``python -m gatecrew``."""
+
+from .cli import main
+
+main(prog_name="gatecrew")

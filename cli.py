@@ -1,0 +1,238 @@
+"""The command line: parses, loads the configuration, and calls what does the work."""
+
+# ruff: noqa: PLC0415  # each command imports what it needs, so that none waits for the others
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .common.errors import GatecrewError
+from .common.exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .common.config import Config
+    from .common.supervisor import Origin
+
+DEFAULT_FILE = "gatecrew.toml"
+
+
+class _Group(click.Group):
+    """Commands whose errors are one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except GatecrewError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(Exit.of(error))
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: gatecrew start chat:app",
+)
+def main() -> None:
+    """Run a real-time gateway cluster: gateways hold the sockets, stateless workers run your handlers."""
+
+
+_file = click.option(
+    "-c",
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help=f"Configuration file; ./{DEFAULT_FILE} if there is one.",
+)
+_app = click.argument("app", required=False)
+
+
+def _options_of_start(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what start and restart have in common."""
+    command = _app(command)
+    command = click.option("--workers", type=int, metavar="N", help="Number of workers.")(command)
+    command = click.option("--gateways", type=int, metavar="N", help="Number of gateways.")(command)
+    command = _file(command)
+    return click.option("-d", "--daemon", is_flag=True, help="Return when all are ready; they run in the background.")(
+        command
+    )
+
+
+@main.command(epilog="Example: gatecrew start -d --workers 4 chat:app")
+@_options_of_start
+def start(daemon: bool, file: Path | None, gateways: int | None, workers: int | None, app: str | None) -> None:
+    """Run a cluster on this machine: registers, gateways and workers.
+
+    APP is the application as module:attribute, looked for in the folder of the configuration file, or else in the current
+    one. What dies is started again. Ctrl-C stops all in order, a second Ctrl-C at once.
+    """
+    from .common import launch
+
+    sys.exit(launch.run(launch.plan(_origin(daemon, file, gateways, workers, app)), click.echo))
+
+
+@main.command(epilog="Example: gatecrew stop -c chat.toml")
+@_file
+def stop(file: Path | None) -> None:
+    """Stop the cluster on this machine, and wait until it is gone."""
+    from .common import supervisor
+
+    supervisor.stop(_load(_found(file)).cluster.directory)
+
+
+@main.command(epilog="Example: gatecrew restart --workers 8")
+@_options_of_start
+def restart(daemon: bool, file: Path | None, gateways: int | None, workers: int | None, app: str | None) -> None:
+    """Stop the cluster on this machine, and start it again.
+
+    What is not given is as it was when it was started. If none runs, this is the same as start.
+    """
+    from .common import launch, supervisor
+
+    origin = _origin(daemon, file, gateways, workers, app)
+    run_dir = _load(_found(file)).cluster.directory
+    running = supervisor.find(run_dir)
+    plan = launch.plan(running.origin.changed(origin) if running else origin)  # what is wrong is said before all stops
+    if running:
+        supervisor.stop(run_dir)
+    sys.exit(launch.run(plan, click.echo))
+
+
+@main.command(epilog="Example: gatecrew reload")
+@_file
+def reload(file: Path | None) -> None:
+    """Run the handlers as they are on disk now: replace the workers, one after the other.
+
+    Clients stay connected and lose nothing. If a new worker fails, that is said, and the old ones go on.
+    """
+    from .common import supervisor
+
+    supervisor.ask(_load(_found(file)).cluster.directory, "reload", limit=None)
+
+
+@main.command(epilog="Example: gatecrew status --json")
+@_file
+@click.option("--json", "as_json", is_flag=True, help="For programs: a list of maps.")
+def status(file: Path | None, as_json: bool) -> None:
+    """Show all processes of the cluster, those on other machines too."""
+    from .register import status as register_status
+
+    members = register_status.ask(_load(_found(file)))
+    if as_json:
+        click.echo(json.dumps(members, indent=2))
+        return
+    for line in register_status.table(members, time.time()):
+        click.echo(line)
+
+
+@main.command(epilog="Example: gatecrew send --group lobby 'Back in five minutes'")
+@_file
+@click.option("--all", "to_all", is_flag=True, help="Send to all clients.")
+@click.option("--client", metavar="ID", help="Send to this client.")
+@click.option("--uid", help="Send to the clients of this uid.")
+@click.option("--group", metavar="NAME", help="Send to the clients in this group.")
+@click.option("--binary", is_flag=True, help="Send a binary message.")
+@click.argument("text")
+def send(
+    *, file: Path | None, to_all: bool, client: str | None, uid: str | None, group: str | None, binary: bool, text: str
+) -> None:
+    """Send a message to clients.
+
+    TEXT is the message; - takes it from standard input, as it is. Returns when the gateways have it.
+    """
+    from .business.cluster import BlockingCluster
+
+    if sum((to_all, client is not None, uid is not None, group is not None)) != 1:
+        raise click.UsageError("give one of --all, --client, --uid and --group")
+    raw = click.get_binary_stream("stdin").read() if text == "-" else text.encode()
+    data = raw if binary else _decoded(raw)
+    path = _found(file)
+    with BlockingCluster(path and str(path)) as cluster:
+        if client is not None:
+            cluster.send_to_client(client, data)
+        elif uid is not None:
+            cluster.send_to_uid(uid, data)
+        elif group is not None:
+            cluster.send_to_group(group, data)
+        else:
+            cluster.send_to_all(data)
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise click.UsageError("the message is not UTF-8; --binary sends it as it is") from None
+
+
+@main.command(epilog="Example: gatecrew register --name register-1")
+@_file
+@click.option("--name", default="register-1", show_default=True, help="Which of [cluster] registers.")
+def register(file: Path | None, name: str) -> None:
+    """Run one register in the foreground."""
+    from .register import server
+
+    sys.exit(server.run(_load(_found(file)), name))
+
+
+@main.command(epilog="Example: gatecrew gateway --name gateway-1")
+@_file
+@click.option("--name", default="gateway-1", show_default=True, help="Name of the process.")
+def gateway(file: Path | None, name: str) -> None:
+    """Run one gateway in the foreground."""
+    from .gateway import server
+
+    sys.exit(server.run(_load(_found(file)), name))
+
+
+@main.command(epilog="Example: gatecrew worker --name worker-1 chat:app")
+@_file
+@click.option("--name", default="worker-1", show_default=True, help="Name of the process.")
+@_app
+def worker(file: Path | None, name: str, app: str | None) -> None:
+    """Run one worker in the foreground.
+
+    APP is the application as module:attribute, looked for in the folder of the configuration file, or else in the current
+    one.
+    """
+    from .business import worker as business_worker
+
+    sys.exit(business_worker.run(_load(_found(file), {"worker.app": app}), name))
+
+
+@main.command(epilog="Example: gatecrew version")
+def version() -> None:
+    """Show the version."""
+    click.echo(f"gatecrew {__version__}")
+
+
+def _found(file: Path | None) -> Path | None:
+    """Return the configuration file, absolute."""
+    if file is None and Path(DEFAULT_FILE).exists():
+        file = Path(DEFAULT_FILE)
+    return file and file.absolute()
+
+
+def _load(file: Path | None, flags: Mapping[str, object] | None = None) -> Config:
+    from .common import config
+
+    return config.load(file, os.environ, flags or {})
+
+
+def _origin(daemon: bool, file: Path | None, gateways: int | None, workers: int | None, app: str | None) -> Origin:
+    from .common.supervisor import Origin
+
+    flags = {"gateway.processes": gateways, "worker.processes": workers, "worker.app": app}
+    given = {name: value for name, value in flags.items() if value is not None}
+    found = _found(file)
+    return Origin(str(Path.cwd()), str(found) if found else None, given, daemon)
