@@ -45,8 +45,8 @@ clean:  ## remove all that make and the tools made
 		echo "Gatecrew needs Python 3.11 or newer as $(PYTHON); name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
 		echo "$(PYTHON) has no pip; on Debian and Ubuntu: apt-get install python3-pip" >&2; exit 1; }
-	$(PYTHON) -m venv --without-pip .venv
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet uv
+	@$(PYTHON) -m venv --without-pip .venv
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet uv
 
 # What the lock file names, by uv; where only pip is set up to reach the packages (a mirror, a proxy), by pip.
 install = $(BIN)/uv sync --quiet --frozen --inexact $(1) || { \
@@ -55,10 +55,12 @@ install = $(BIN)/uv sync --quiet --frozen --inexact $(1) || { \
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-deps --editable . ; }
 
 .venv/.runtime: pyproject.toml uv.lock | .venv/bin/uv
-	$(call install,--no-dev)
+	@echo "Installing into .venv ..."
+	@$(call install,--no-dev)
 	@touch $@
 
 .venv/.development: pyproject.toml uv.lock | .venv/bin/uv
-	$(call install,)
+	@echo "Installing into .venv, with the tools ..."
+	@$(call install,)
 	@mkdir -p .venv/src && ln -sfn ../.. .venv/src/gatecrew
 	@touch .venv/.runtime $@
