@@ -1,0 +1,89 @@
+"""What may be sent and how things may be called: checked where it is commanded, so that the mistake shows in its own line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from ..common import wire
+from ..common.errors import WireError
+from ..common.ids import gateway_of
+
+MAX_DATA: Final = 64 * 1024 * 1024  #: bytes (characters of text) of one message to clients
+MAX_NAME: Final = 512  #: characters of a uid or of a group's name
+
+
+def payload(data: object) -> str | bytes:
+    """Return what may be sent: str goes out as text, bytes as binary.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if it is over :data:`MAX_DATA`, or text that UTF-8 cannot say (UnicodeEncodeError).
+    """
+    if type(data) is str:
+        if not data.isascii():
+            data.encode()
+    elif type(data) is not bytes:
+        if not isinstance(data, str | bytes | bytearray | memoryview):
+            raise TypeError(
+                f"a message is str (text) or bytes (binary), not {type(data).__name__}; json.dumps makes text of it"
+            )
+        return payload(str(data) if isinstance(data, str) else bytes(data))
+    if len(data) > MAX_DATA:
+        raise ValueError(f"a message of {len(data)}, expected at most {MAX_DATA}")
+    return data
+
+
+def name(kind: str, value: object) -> str:
+    """Return a uid or the name of a group.
+
+    Raises:
+        TypeError: if it is not a string.
+        ValueError: if it is empty, over :data:`MAX_NAME`, or not to be said in UTF-8 (UnicodeEncodeError).
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"a {kind} is a string, not {type(value).__name__}: {value!r}")
+    if not value or len(value) > MAX_NAME:
+        raise ValueError(f"a {kind} of {len(value)} characters, expected 1 to {MAX_NAME}")
+    if not value.isascii():
+        value.encode()
+    return value
+
+
+def names(kind: str, value: str | Iterable[str]) -> list[str]:
+    """Return the names of one or many, as :func:`name` does."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [name(kind, value)]
+    return [name(kind, one) for one in value]
+
+
+def by_gateway(client_ids: Iterable[str]) -> dict[str, list[str]]:
+    """Sort client ids by the keys of their gateways; each id once, in order.
+
+    Raises:
+        ClientIdError: if one is no client id.
+    """
+    sorted_ids: dict[str, list[str]] = {}
+    for client_id in dict.fromkeys(client_ids):
+        sorted_ids.setdefault(gateway_of(client_id), []).append(client_id)
+    return sorted_ids
+
+
+def session_map(session: object) -> dict[str, Any]:
+    """Return a session as it will be read again: a map with text keys of what msgpack can say.
+
+    Raises:
+        TypeError: if it is no map, or holds what msgpack cannot say.
+        ValueError: if a key in it is not text, or a number is too large.
+    """
+    if not isinstance(session, Mapping):
+        raise TypeError(f"a session is a dict, not {type(session).__name__}")
+    try:
+        plain = wire.unpack(wire.pack(dict(session)))
+    except OverflowError as error:
+        raise ValueError(f"a session cannot hold it: {error}") from error
+    except WireError as error:
+        raise ValueError(f"the keys of a session, and of dicts in it, are strings ({error})") from error
+    if not all(type(key) is str for key in plain):
+        raise ValueError("the keys of a session are strings")
+    return plain  # type: ignore[no-any-return]

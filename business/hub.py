@@ -1,0 +1,294 @@
+"""The links of a worker or caller to all gateways: commands and acks leave, questions are asked, answers gathered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ..common import messages as op
+from ..common.errors import PartialAnswer, Unreachable
+from ..common.link import Connector, LinkSettings, Node, Peer
+from ..register.agent import Agent
+from .gather import Gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..common.messages import Ask, Message
+    from ..register.view import Member
+    from .client import Client
+    from .queries import Answers
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Gateway:
+    """One gateway, as a worker or caller sees it, from when it joined until it left."""
+
+    __slots__ = ("acks", "alive", "clients", "connector", "full", "gone", "key", "late", "name", "peer")
+
+    def __init__(self, name: str, key: str) -> None:
+        self.name = name
+        self.key = key
+        self.connector: Connector
+        self.peer: Peer
+        self.alive = False  # whether there is a lane; what began under an earlier one is void
+        self.full = False  # it does not keep up with what it is sent: none of its events is handled for now
+        self.gone = False  # the registers know nothing of it any more
+        self.late: list[Message] = []  # commands that leave with the acks
+        self.acks: list[int] = []
+        self.clients: dict[str, Client] = {}
+
+    def __repr__(self) -> str:
+        return f"gateway {self.name}"
+
+
+class Listener(Protocol):
+    """What a hub tells a worker."""
+
+    def joined(self, gateway: Gateway) -> None:
+        """There is a link to this gateway from now on."""
+
+    def received(self, gateway: Gateway, batch: list[Message]) -> None:
+        """A batch came from it; answers in it go to :meth:`Hub.answered`."""
+
+    def lost(self, gateway: Gateway) -> None:
+        """The link is gone, and with it all that was under way."""
+
+    def members_changed(self) -> None:
+        """There are other members than before."""
+
+
+class Hub:
+    """All gateways.
+
+    Args:
+        node: who this process is.
+        settings: of the links.
+        registers: their addresses.
+        timeout: seconds that a question waits for its answers.
+        listener: a worker; None for a caller.
+        stats: what is announced at the registers; None for a caller, who announces nothing.
+
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        settings: LinkSettings,
+        registers: Sequence[str],
+        *,
+        timeout: float,
+        listener: Listener | None = None,
+        stats: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self.gateways: dict[str, Gateway] = {}
+        self._node = node
+        self._settings = settings
+        self._timeout = timeout
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._early: list[Gateway] = []  # those with commands that leave first
+        self._late: list[Gateway] = []  # those with acks, and commands that leave with them
+        self._marked = False
+        self._numbers = count(1)
+        self._gathers: dict[int, Gather] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.agent = Agent(
+            node, settings, registers, announce=stats is not None, stats=stats or dict, changed=self._members_changed
+        )
+
+    async def close(self) -> None:
+        """Tell everybody goodbye; what was commanded before still leaves."""
+        self._flush()
+        self.agent.leave()
+        for gateway in list(self.gateways.values()):
+            self._let_go(gateway)
+        while self._closing:
+            await asyncio.wait(self._closing)
+        await self.agent.close()
+
+    # Commands and acks
+
+    def commit(
+        self, gateway: Gateway, number: int, own: list[Message], others: list[tuple[str | None, Message]]
+    ) -> list[str]:
+        """Let the commands of a turn leave with the ack of its event; return the names of those that they cannot reach."""
+        missed = self._post(others, gateway) if others else []
+        if not gateway.acks and not gateway.late:
+            self._late.append(gateway)
+            if not self._marked:
+                self._marked = True
+                self._loop.call_soon(self._flush)
+        gateway.acks.append(number)
+        if own:
+            gateway.late += own
+        return missed
+
+    def post(
+        self, own: list[Message], others: list[tuple[str | None, Message]], gateway: Gateway | None = None
+    ) -> list[str]:
+        """Let commands leave that no ack goes with; return the names of those that they cannot reach."""
+        missed = self._post(others, gateway)
+        if own and gateway is not None:
+            for message in own:
+                self._send(gateway, message, missed)
+        return missed
+
+    def _post(self, others: Iterable[tuple[str | None, Message]], own: Gateway | None) -> list[str]:
+        missed: list[str] = []
+        for key, message in others:
+            if key is None:
+                for gateway in self.gateways.values():
+                    if gateway is not own:
+                        self._send(gateway, message, missed)
+            elif key in self.gateways:
+                self._send(self.gateways[key], message, missed)
+            else:
+                self.counters["discarded.gateway_gone"] += 1
+        return missed
+
+    def _send(self, gateway: Gateway, message: Message, missed: list[str]) -> None:
+        peer = gateway.peer
+        if peer.full:
+            self.counters["discarded.gateway_full"] += 1
+            if gateway.name not in missed:
+                missed.append(gateway.name)
+            return
+        if gateway.late or gateway.acks:  # they come first
+            self._flush()
+        if not peer.out:
+            self._early.append(gateway)
+            if not self._marked:
+                self._marked = True
+                self._loop.call_soon(self._flush)
+        peer.out.append(message)
+
+    def _flush(self) -> None:
+        """Let everything go: first what must not be lost if this process dies before the acks have left."""
+        self._marked = False
+        early, self._early = self._early, []
+        for gateway in early:
+            gateway.peer.flush()
+        late, self._late = self._late, []
+        for gateway in late:
+            if gateway.late or gateway.acks:
+                out = gateway.peer.out
+                out += gateway.late
+                out.append([op.ACK, *gateway.acks])
+                gateway.late, gateway.acks = [], []
+                gateway.peer.flush()
+                gateway.full = gateway.peer.full
+
+    # Questions
+
+    async def ask(self, key: str | None, ask: Ask, argument: object, merge: Callable[[Answers], T]) -> T:
+        """Ask the gateway with this key, or with None all, and put their answers together.
+
+        Raises:
+            PartialAnswer: if some do not answer in time.
+        """
+        asked = self.gateways if key is None else {key: self.gateways[key]} if key in self.gateways else {}
+        number = next(self._numbers)
+        missed: list[str] = []
+        gather = Gather({key: gateway.name for key, gateway in sorted(asked.items())})
+        done = self._loop.create_future()
+        gather.finished = lambda: done.done() or done.set_result(None)
+        self._gathers[number] = gather
+        try:
+            for gateway in list(asked.values()):
+                self._send(gateway, [op.QUERY, number, int(ask), argument], missed)
+                if gateway.name in missed:
+                    gather.failed(gateway.key)
+            if not gather.complete:
+                deadline = self._loop.call_later(self._timeout, gather.give_up)
+                try:
+                    await done
+                finally:
+                    deadline.cancel()
+        finally:
+            del self._gathers[number]
+        answer = merge(gather.answers)
+        if gather.missing:
+            self.counters["queries.partial"] += 1
+            raise PartialAnswer(answer, gather.missing)
+        return answer
+
+    def answered(self, gateway: Gateway, message: Message) -> None:
+        """Take an answer."""
+        _, number, answer = message
+        gather = self._gathers.get(number)
+        if gather is not None:  # else it came too late
+            gather.answered(gateway.key, answer)
+
+    # The links
+
+    def joined(self, peer: Peer) -> None:
+        """There is a link to a gateway."""
+        gateway: Gateway = peer.owner_data
+        gateway.alive = True
+        if self._listener is not None:
+            self._listener.joined(gateway)
+
+    def received(self, peer: Peer, batch: list[Message]) -> None:
+        """A batch came from a gateway."""
+        if self._listener is not None:
+            self._listener.received(peer.owner_data, batch)
+            return
+        for message in batch:
+            if message[0] == op.ANSWER:
+                self.answered(peer.owner_data, message)
+
+    def lost(self, peer: Peer, reason: str) -> None:
+        """A link is gone."""
+        gateway: Gateway = peer.owner_data
+        _log.info("lost %s: %s", gateway, reason)
+        gateway.alive = False
+        gateway.late, gateway.acks = [], []
+        gateway.full = False
+        if self._listener is not None:
+            self._listener.lost(gateway)
+        gateway.clients = {}
+        for gather in list(self._gathers.values()):
+            gather.failed(gateway.key)
+        if gateway.gone:
+            self._let_go(gateway)
+
+    def _members_changed(self, joined: list[Member], left: list[Member]) -> None:
+        for member in left:
+            gateway = self.gateways.get(member.key)
+            if gateway is not None:
+                gateway.gone = True
+                if not gateway.alive:  # a link that works is kept, whatever the registers say
+                    self._let_go(gateway)
+        for member in joined:
+            if member.role != "gateway":
+                continue
+            if member.key in self.gateways:
+                self.gateways[member.key].gone = False
+                continue
+            gateway = self.gateways[member.key] = Gateway(member.name, member.key)
+            gateway.connector = Connector(self._node, self._settings, self, member.address, expect=member.key)
+            gateway.peer = gateway.connector.peer
+            gateway.peer.owner_data = gateway
+        if self._listener is not None:
+            self._listener.members_changed()
+
+    def _let_go(self, gateway: Gateway) -> None:
+        if self.gateways.pop(gateway.key, None) is None:
+            return
+        for gather in list(self._gathers.values()):
+            gather.failed(gateway.key)
+        task = self._loop.create_task(gateway.connector.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def unreachable(names: Iterable[str]) -> Unreachable:
+    """Return the error that names the gateways that commands could not be handed to."""
+    return Unreachable(f"not sent to {', '.join(names)}: too much waits for it already")

@@ -1,0 +1,403 @@
+"""Runs handlers: the events of one client one at a time and in order, those of many clients at once.
+
+A handler that never suspends costs no task. One task, the *leader*, takes the events and runs their handlers. When one
+suspends, the leader stays with it to its end, and a new task leads. So a handler always runs in one and the same task, as
+libraries that ask for the current task expect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import types
+from collections import Counter, deque
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Final
+
+from ..common import messages as op
+from ..common.errors import HandlerTimeout, LinkError
+from .client import Client
+from .hub import Gateway, Hub, unreachable
+from .turn import Turn, current_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from ..common.messages import Message
+    from .app import App
+
+_log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 64  #: events that are handled before what they command leaves and other work gets its turn
+GRACE: Final = 1.0  #: seconds that a handler has to end once it was cancelled
+HELD: Final = 0.05  #: seconds after which a gateway that did not keep up is looked at again
+
+
+class Runner:
+    """The handlers of an app, at work.
+
+    Args:
+        app: whose handlers are run.
+        hub: where their commands go.
+        concurrency: suspended handlers from which on no more are started.
+        time_limit: seconds that a handler may take; 0 for no limit.
+    """
+
+    def __init__(self, app: App, hub: Hub, *, concurrency: int, time_limit: float) -> None:
+        self.counters: Counter[str] = Counter()
+        self.events = 0
+        self.suspended = 0
+        self._app = app
+        self._hub = hub
+        self._concurrency = concurrency
+        self._time_limit = time_limit
+        self._loop = asyncio.get_running_loop()
+        self._ready: deque[tuple[Client, Message]] = deque()
+        self._held: dict[Gateway, deque[tuple[Client, Message]]] = {}  # of gateways that do not keep up
+        self._connect = app.handler("connect")
+        self._message = app.handler("message")
+        self._close = app.handler("close")
+        self._error = app.handler("error")
+        self._wake: asyncio.Future[None] | None = None  # the leader waits for it
+        self._idle: asyncio.Future[None] | None = None
+        self._running: dict[Turn, asyncio.Task[Any] | None] = {}  # the suspended ones
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawn(self._lead())
+
+    @property
+    def queued(self) -> int:
+        """How many events wait to be handled here."""
+        held = sum(map(len, self._held.values()))
+        mailboxes = (turn.client.mailbox for turn in self._running if turn.client is not None)
+        return len(self._ready) + held + sum(map(len, filter(None, mailboxes)))
+
+    # Events
+
+    def received(self, gateway: Gateway, batch: list[Message]) -> None:
+        """Take a batch from a gateway.
+
+        Raises:
+            LinkError: if it is not made as :mod:`..common.messages` says.
+        """
+        clients = gateway.clients
+        ready = self._ready
+        try:
+            for message in batch:
+                opcode = message[0]
+                if opcode <= op.CLOSE:
+                    _, _, client_id, _, state, _ = message
+                    client = clients.get(client_id)
+                    if client is None:
+                        if state is None or state[3] is None:
+                            raise LinkError(f"an event of client {client_id!r}, which was not introduced")
+                        client = clients[client_id] = Client(self._app, client_id, gateway)
+                    ready.append((client, message))
+                elif opcode == op.ANSWER:
+                    self._hub.answered(gateway, message)
+                elif opcode == op.FORGET:
+                    clients.pop(message[1], None)
+                else:
+                    raise LinkError(f"message {opcode} is not for a worker")
+        except (TypeError, ValueError, IndexError) as error:
+            raise LinkError(f"a message is malformed: {error}") from error
+        if ready:
+            self._go_on()
+
+    def lost(self, gateway: Gateway) -> None:
+        """Give up all that came from a gateway: others get it again, and the order must not depend on what is left here."""
+        self._held.pop(gateway, None)
+        kept = [(client, message) for client, message in self._ready if client.source is not gateway]
+        self._ready.clear()
+        self._ready.extend(kept)
+        self._drop(
+            [turn for turn in self._running if turn.client and turn.client.source is gateway], "its gateway is gone"
+        )
+
+    async def idle(self) -> None:
+        """Return when no event is left."""
+        while self._ready or self.suspended or self._held:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    async def close(self) -> None:
+        """Cancel what still runs; its events are not acknowledged, and others get them."""
+        self._drop(list(self._running), "the worker stops")
+        self._ready.clear()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=GRACE)
+
+    def _drop(self, turns: list[Turn], why: str) -> None:
+        for turn in turns:
+            turn.dropped = why
+            turn.number = 0
+            task = self._running[turn]
+            if turn.client is not None:
+                turn.client.mailbox = None
+            if task is not None:
+                task.cancel()
+
+    # Leading
+
+    async def _lead(self) -> None:
+        ready = self._ready
+        left = AT_ONCE
+        while True:
+            while ready and self.suspended < self._concurrency:
+                client, message = ready.popleft()
+                if client.busy or client.source.full:
+                    self._set_aside(client, message)
+                    continue
+                turn = Turn(client, message[1])
+                coroutine = self._begin(client, message)
+                error: BaseException | None = None
+                if coroutine is not None:
+                    current_turn.set(turn)
+                    context = copy_context()
+                    try:
+                        waits_for = context.run(coroutine.send, None)
+                    except StopIteration:
+                        pass
+                    except BaseException as raised:  # noqa: BLE001  # a handler must not take the worker down
+                        error = raised
+                    else:
+                        self._spawn(self._lead())
+                        await self._stay(turn, _drive(context, coroutine, waits_for))
+                        return
+                error = error or self._commit(turn)
+                if error is not None:
+                    self._spawn(self._lead())
+                    await self._stay(turn, _fail(error))
+                    return
+                left -= 1
+                if not left:
+                    left = AT_ONCE
+                    await asyncio.sleep(0)
+            self._see_whether_idle()
+            self._wake = self._loop.create_future()
+            await self._wake
+            left = AT_ONCE
+
+    def _begin(self, client: Client, message: Message) -> Coroutine[Any, Any, None] | None:
+        """Return what handles an event, if anything does."""
+        opcode, _, _, client.number, state, data = message
+        self.events += 1
+        if state is not None:
+            client.learn(state)
+        elif client.redelivered:
+            client.redelivered = False
+        if opcode == op.MESSAGE:
+            return self._message(client, data) if self._message is not None else None
+        if opcode == op.CONNECT:
+            return self._connect(client, client.request(data)) if self._connect is not None else None
+        client.source.clients.pop(client.id, None)
+        return self._close(client, *data) if self._close is not None else None
+
+    def _set_aside(self, client: Client, message: Message) -> None:
+        """Keep an event until its client's handler has ended, or until its gateway takes commands again."""
+        if client.busy:
+            if client.mailbox is None:
+                client.mailbox = deque()
+            client.mailbox.append(message)
+            return
+        gateway = client.source
+        if gateway not in self._held:
+            self._held[gateway] = deque()
+            self.counters["gateway.full"] += 1
+            self._loop.call_later(HELD, self._look_at, gateway)
+        self._held[gateway].append((client, message))
+
+    def _look_at(self, gateway: Gateway) -> None:
+        if gateway not in self._held:
+            return
+        if gateway.peer.full:
+            self._loop.call_later(HELD, self._look_at, gateway)
+            return
+        gateway.full = False
+        self._ready.extendleft(reversed(self._held.pop(gateway)))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Wake the leader."""
+        wake, self._wake = self._wake, None
+        if wake is not None and not wake.done():
+            wake.set_result(None)
+
+    def _see_whether_idle(self) -> None:
+        if self._idle is not None and not (self._ready or self.suspended or self._held):
+            idle, self._idle = self._idle, None
+            if not idle.done():
+                idle.set_result(None)
+
+    # Staying
+
+    async def _stay(self, turn: Turn, rest: Coroutine[Any, Any, None]) -> None:
+        """Be the task of a handler until it ends."""
+        client = turn.client
+        assert client is not None, "only events of clients are led"
+        client.busy = True
+        self.suspended += 1
+        task = self._running[turn] = asyncio.current_task()
+        limit = self._time_limit and self._loop.call_later(self._time_limit, self._overdue, turn, task)
+        error: BaseException | None = None
+        try:
+            await rest
+        except BaseException as raised:  # noqa: BLE001  # a handler must not take the worker down
+            error = raised
+        if limit:
+            limit.cancel()
+        if turn in self._running:  # else it was abandoned
+            await self._end(turn, error)
+
+    def _overdue(self, turn: Turn, task: asyncio.Task[Any]) -> None:
+        """Cancel a handler that takes too long."""
+        if not turn.dropped:
+            turn.dropped = f"the handler ran past its time limit of {self._time_limit:g} s"
+            task.cancel()
+            self._loop.call_later(GRACE, self._abandon, turn)
+
+    def _abandon(self, turn: Turn) -> None:
+        """Go on without a handler that does not even end when it is cancelled."""
+        if turn in self._running:
+            self._running[turn] = None
+            self.counters["handler.abandoned"] += 1
+            self._spawn(self._end(turn, None))
+
+    async def _end(self, turn: Turn, error: BaseException | None) -> None:
+        """Let a turn's commands go with its ack, or if it failed those of the error handlers, and let the client's next event come."""
+        if turn.dropped and turn.number:
+            error = HandlerTimeout(turn.dropped)
+            self.counters["handler.timeouts"] += 1
+        if error is None:
+            error = self._commit(turn)
+        if error is not None and turn.number:
+            await self._failed(turn, error)
+        del self._running[turn]
+        client = turn.client
+        assert client is not None, "only events of clients are led"
+        client.busy = False
+        self.suspended -= 1
+        if client.mailbox:
+            self._ready.extendleft((client, message) for message in reversed(client.mailbox))
+        client.mailbox = None
+        self._go_on()
+        self._see_whether_idle()
+
+    async def _failed(self, turn: Turn, error: BaseException) -> None:
+        """Tell the error handlers; what they command leaves with the ack, in place of what the failed one commanded."""
+        client = turn.client
+        self._log_failure(error, f"handling an event of client {client.id if client else ''}")
+        turn.undo()
+        answer = Turn(client, turn.number)
+        if self._error is not None:
+            try:
+                await self._in_turn(answer, self._error(client, error))
+            except Exception as second:  # noqa: BLE001  # a handler must not take the worker down
+                self._log_failure(second, "handling that error")
+                answer.undo()
+        if turn.number and self._commit(answer) is not None:
+            answer.undo()
+            self._commit(answer)
+
+    def _commit(self, turn: Turn) -> Exception | None:
+        """Let the commands of a turn leave with its ack. Return why they cannot."""
+        client = turn.client
+        if not turn.number or client is None:
+            return None
+        try:
+            own, others = turn.take()
+        except (TypeError, ValueError) as error:
+            return error
+        turn.over = True
+        missed = self._hub.commit(client.source, turn.number, own, others)
+        if missed:
+            self._spawn(self.failed(unreachable(missed), "sending what a handler commanded"))
+        return None
+
+    # Turns without an event
+
+    async def run(self, handler: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a handler that belongs to no event, such as a timer's, in a turn of its own.
+
+        Raises:
+            Exception: what it raises; then nothing that it commanded is sent.
+            HandlerTimeout: if it takes too long.
+            Unreachable: if some of what it commanded could not be handed over.
+        """
+        turn = Turn()
+        await self._in_turn(turn, handler())
+        turn.over = True
+        self.flush(turn)
+
+    async def failed(self, error: Exception, doing: str) -> None:
+        """Log and count the failure of a handler that belongs to no event, and tell the error handlers."""
+        self._log_failure(error, doing)
+        tell = self._error
+        if tell is not None:
+            try:
+                await self.run(lambda: tell(None, error))
+            except Exception as second:  # noqa: BLE001  # a handler must not take the worker down
+                self._log_failure(second, "handling that error")
+
+    def flush(self, turn: Turn) -> None:
+        """Let go what a turn has recorded so far.
+
+        Raises:
+            Unreachable: if some of it could not be handed over.
+        """
+        own, others = turn.take()
+        missed = self._hub.post(own, others, turn.client.source if turn.client is not None else None)
+        if missed:
+            raise unreachable(missed)
+
+    async def _in_turn(self, turn: Turn, handler: Coroutine[Any, Any, None]) -> None:
+        token = current_turn.set(turn)
+        try:
+            async with asyncio.timeout(self._time_limit or None) as limit:
+                await handler
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            turn.dropped = f"the handler ran past its time limit of {self._time_limit:g} s"
+            raise HandlerTimeout(turn.dropped) from None
+        finally:
+            current_turn.reset(token)
+
+    def _log_failure(self, error: BaseException, doing: str) -> None:
+        self.counters["handler.errors"] += 1
+        _log.error("%s: %s: %s", doing, type(error).__name__, error, exc_info=error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _drive(context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> None:
+    """Go on with a coroutine that has suspended, in its own context."""
+    await _steps(context, coroutine, waits_for)
+
+
+@types.coroutine
+def _steps(
+    context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object
+) -> Generator[object, object, None]:
+    while True:
+        try:
+            value = yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:  # noqa: BLE001  # of the future, or a cancellation: for the handler
+            step, value_or_error = coroutine.throw, error
+        else:
+            step, value_or_error = coroutine.send, value
+        try:
+            waits_for = context.run(step, value_or_error)
+        except StopIteration:
+            return
+
+
+async def _fail(error: BaseException) -> None:
+    raise error

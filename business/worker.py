@@ -1,0 +1,231 @@
+"""The business worker: a process that runs an app for the clients of all gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ..common import messages as op
+from ..common import process
+from ..common.errors import AppError, QueryError
+from ..common.ids import new_key
+from ..common.link import Node
+from ..register.agent import link_settings
+from . import loader
+from .hub import Gateway, Hub, unreachable
+from .runner import Runner
+from .timers import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from ..common.config import Config
+    from ..common.messages import Ask, Message
+    from .app import App, Timer
+    from .queries import Answers
+    from .turn import Turn
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Worker:
+    """One worker. It is the runtime of its app, and hears from the links.
+
+    Args:
+        config: the configuration.
+        name: of this worker.
+        app: what it runs; None for the one that the configuration names.
+    """
+
+    def __init__(self, config: Config, name: str, app: App | None = None) -> None:
+        self._config = config
+        self._name = name
+        self._key = new_key()
+        self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
+        self._app = app
+        self._hub: Hub
+        self._runner: Runner
+        self._threads = ThreadPoolExecutor(config.worker.threads, thread_name_prefix="handler")
+        self._timers: list[asyncio.Task[None]] = []
+        self._turns = Turns(self._key, wait=config.cluster.dead_after)
+        self._takes = False  # whether it takes events
+        self._started = False
+
+    # The service
+
+    async def start(self) -> str | None:
+        """Import the app, meet the cluster, run the start handlers, then take events.
+
+        Raises:
+            AppError: if the app cannot be imported, or a start handler fails.
+            ConfigError: if none is configured.
+        """
+        config = self._config
+        app = self._app = self._app or loader.load(config.worker.app, config.folder)
+        node = Node("worker", self._name, self._key)
+        self._hub = Hub(
+            node,
+            link_settings(config),
+            config.cluster.register_addresses(),
+            timeout=config.worker.query_timeout,
+            listener=self,
+            stats=self._stats,
+        )
+        self._runner = Runner(
+            app, self._hub, concurrency=config.worker.concurrency, time_limit=config.worker.handler_timeout
+        )
+        self._started = True
+        app.run_by(self)
+        on_start = app.handler("start")
+        if on_start is not None:
+            try:
+                await self._runner.run(on_start)
+            except Exception as error:
+                _log.exception("a start handler failed")
+                raise AppError(f"a start handler failed: {type(error).__name__}: {error}") from error
+        self._takes = True
+        for gateway in self._hub.gateways.values():
+            if gateway.alive:
+                self._take_from(gateway)
+        self._timers = [self._loop.create_task(self._run_timer(timer)) for timer in app.timers()]
+        return None
+
+    async def stop(self) -> None:
+        """Take no more events, finish those that came, run the stop handlers, leave."""
+        if not self._started:
+            self._threads.shutdown(wait=False)
+            return
+        for task in self._timers:
+            task.cancel()
+        took, self._takes = self._takes, False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.worker.drain_timeout):
+                await self._drain()
+        await self._runner.close()
+        app = self._app
+        assert app is not None, "it has started"
+        on_stop = app.handler("stop")
+        if took and on_stop is not None:
+            try:
+                await self._runner.run(on_stop)
+            except Exception:  # noqa: BLE001  # it stops all the same
+                _log.exception("a stop handler failed")
+        await self._hub.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        app.run_by(None)
+
+    async def _drain(self) -> None:
+        self._hub.post([], [(None, [op.DRAIN])])
+        with suppress(QueryError):  # a gateway that does not answer sends no events either
+            # what a gateway sends before it knows comes before its answer
+            await self._hub.ask(None, op.Ask.SYNC, None, all)
+        await self._runner.idle()
+
+    def _stats(self) -> dict[str, Any]:
+        runner, hub = self._runner, self._hub
+        return {
+            **process.vitals(),
+            "connections": sum(gateway.alive for gateway in hub.gateways.values()),
+            "events": runner.events,
+            "queue": runner.queued + runner.suspended,
+            "errors": runner.counters["handler.errors"],
+            **runner.counters,
+            **hub.counters,
+        }
+
+    # What the links tell
+
+    def joined(self, gateway: Gateway) -> None:
+        """A gateway can be reached."""
+        if self._takes:
+            self._take_from(gateway)
+
+    def received(self, gateway: Gateway, batch: list[Message]) -> None:
+        """A batch came."""
+        self._runner.received(gateway, batch)
+
+    def lost(self, gateway: Gateway) -> None:
+        """A gateway is gone."""
+        self._runner.lost(gateway)
+
+    def members_changed(self) -> None:
+        """Other workers may have come or gone, and with them the choice of who runs a timer."""
+        app = self._app
+        assert app is not None, "it has started"
+        workers = [key for key, member in self._hub.agent.members.items() if member.role == "worker"]
+        self._turns.seen([timer.name for timer in app.timers() if timer.once], workers, self._loop.time())
+
+    def _take_from(self, gateway: Gateway) -> None:
+        gateway.peer.send([op.TAKE, self._config.worker.credit])
+
+    # What the app needs
+
+    def post(self, gateway: str | None, message: Message) -> None:
+        """Send a command that belongs to no turn.
+
+        Raises:
+            Unreachable: if it could not be handed over; from another thread, this is only logged.
+        """
+        if get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self.post, gateway, message)
+            return
+        missed = self._hub.post([], [(gateway, message)])
+        if missed:
+            raise unreachable(missed)
+
+    def flush(self, turn: Turn) -> None:
+        """Let go what a turn has recorded so far."""
+        self._runner.flush(turn)
+
+    async def ask(self, gateway: str | None, ask: Ask, argument: object, merge: Callable[[Answers], T]) -> T:
+        """Ask gateways and put their answers together."""
+        return await self._hub.ask(gateway, ask, argument, merge)
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function in the thread pool, in the present context."""
+        call = partial(copy_context().run, function, *args, **kwargs)
+        return await self._loop.run_in_executor(self._threads, call)
+
+    def wait(self, question: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop, from another thread, and wait for it.
+
+        Raises:
+            RuntimeError: on the loop's own thread, where it would wait for ever.
+        """
+        if get_ident() == self._thread:
+            question.close()
+            raise RuntimeError("app.wait is for def handlers; in an async def handler write await")
+        return asyncio.run_coroutine_threadsafe(question, self._loop).result()
+
+    # Timers
+
+    async def _run_timer(self, timer: Timer) -> None:
+        due = self._loop.time()
+        late = self._config.cluster.dead_after
+        while True:
+            due += timer.seconds
+            now = self._loop.time()
+            due = max(due, now)
+            await asyncio.sleep(due - now)
+            now = self._loop.time()
+            # after a stop of this process, others may have taken over without its knowing yet
+            if timer.once and (now - due > late or not self._turns.holds(timer.name, now)):
+                continue
+            try:
+                await self._runner.run(timer.function)
+            except Exception as error:  # noqa: BLE001  # a timer goes on whatever its function does
+                await self._runner.failed(error, f"running {timer.name}")
+
+
+def run(config: Config, name: str) -> int:
+    """Be a worker until told to stop; return the exit code."""
+    return process.run(config, "worker", name, lambda _: Worker(config, name))

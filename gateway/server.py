@@ -1,0 +1,174 @@
+"""The gateway: a process that holds the sockets of clients, and the links of workers and callers."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import random
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ..common import process, reasons
+from ..common.errors import ConfigError
+from ..common.ids import new_key
+from ..common.link import Acceptor, Node, Peer
+from ..register.agent import Agent, link_settings
+from .core import Core
+from .dispatch import Dispatch, Port
+from .frames import encode
+from .listener import Listener
+from .pages import Pages
+from .placement import router
+
+if TYPE_CHECKING:
+    from ..common.config import Config
+    from ..common.messages import Message
+    from .client import Client
+    from .handshake import Handshake
+    from .websocket import Connection
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """One gateway: it owns the clients, and the links to those who command them.
+
+    Args:
+        config: the configuration.
+        name: of this gateway.
+    """
+
+    def __init__(self, config: Config, name: str) -> None:
+        gateway = config.gateway
+        self._config = config
+        self._node = Node("gateway", name, new_key())
+        self.counters: Counter[str] = Counter()
+        sys.path.insert(0, str(config.folder))  # where the application's own router and hooks are
+        choose = router(gateway.router, random.Random())  # noqa: S311  # it spreads load, it keeps no secret
+        dispatch = Dispatch(choose, gateway.client_pending, gateway.event_buffer)
+        self._dispatch = dispatch
+        self._core = Core(self._node.key, dispatch, encode, self.counters)
+        self._hooks = _import_hooks(gateway.hooks)
+        pages = Pages.read(config.folder / gateway.pages) if gateway.pages else None
+        self._listener = Listener(gateway, self, self.counters, pages=pages)
+        self._acceptor: Acceptor | None = None
+        self._agent: Agent | None = None
+        #: Takes one message of a client: the rules themselves, as this is where the most happens.
+        self.received = self._core.received
+        self.closed = self._core.closed
+
+    # The service
+
+    async def start(self) -> str:
+        """Listen for clients and for workers, and say so at the registers. Return where clients connect.
+
+        Raises:
+            ConfigError: if something cannot be listened on.
+        """
+        config = self._config
+        link = config.link_address(self._node.name, self._node.key)
+        self._acceptor = Acceptor(self._node, link_settings(config), _Links(self), link)
+        await self._listener.start()
+        self._agent = Agent(
+            self._node,
+            link_settings(config),
+            config.cluster.register_addresses(),
+            address=self._acceptor.address,
+            meta={"listen": list(self._listener.urls)},
+            stats=self._stats,
+        )
+        return " ".join(self._listener.urls)
+
+    async def stop(self) -> None:
+        """Take no more clients, close those that there are, let their last events be handled, leave."""
+        config = self._config.gateway
+        self._listener.stop_accepting()
+        await self._listener.close_clients(reasons.GATEWAY_STOPPING)
+        await self._listener.wait_closed(config.close_timeout)
+        await self._listener.abort_clients()
+        if not await self._dispatch_empty(config.drain_timeout):
+            _log.warning("%d events were not handled when the gateway stopped", self._dispatch.events)
+        if self._agent is not None:
+            await self._agent.close()
+        if self._acceptor is not None:
+            await self._acceptor.close()
+
+    async def _dispatch_empty(self, timeout: float) -> bool:  # noqa: ASYNC109  # a bound for an answer, no cancellation
+        if self._dispatch.workers:  # without any, nothing will be handled
+            deadline = asyncio.get_running_loop().time() + timeout
+            while self._dispatch.bytes and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(0.01)
+        return not self._dispatch.bytes
+
+    def _stats(self) -> dict[str, Any]:
+        return {
+            **process.vitals(),
+            "connections": len(self._core.index.clients),
+            "events": self._core.events,
+            "queue": self._dispatch.queued,
+            "workers": len(self._dispatch.workers),
+            "redelivered": self._dispatch.redelivered,
+            **self.counters,
+        }
+
+    # What the listener tells
+
+    def opened(self, connection: Connection, handshake: Handshake) -> Client:
+        """A client passed the handshake."""
+        path, query, headers, remote, listener, subprotocol = handshake
+        introduction = [path, query, remote, listener, subprotocol]
+        return self._core.opened(connection, introduction, [[name, value] for name, value in headers])
+
+    # What the links tell
+
+    def peer_joined(self, peer: Peer) -> None:
+        """A worker or a caller is there."""
+        if peer.role == "worker":
+            peer.owner_data = Port(peer.name, peer.key, 0, peer.send)
+            self._hook("worker_connected", peer.name)
+        _log.info("%r joined", peer)
+
+    def peer_lost(self, peer: Peer, reason: str) -> None:
+        """A worker or a caller is gone."""
+        _log.info("%r is gone: %s", peer, reason)
+        port: Port | None = peer.owner_data
+        if port is not None:
+            self._dispatch.lost(port)
+            self._hook("worker_gone", peer.name, reason)
+
+    def peer_received(self, peer: Peer, batch: list[Message]) -> None:
+        """Commands and questions came."""
+        self._core.apply(batch, peer, peer.owner_data)
+
+    def _hook(self, name: str, *args: object) -> None:
+        function = getattr(self._hooks, name, None)
+        if function is not None:
+            try:
+                function(*args)
+            except Exception:  # noqa: BLE001  # whatever an application's own hook does wrong
+                _log.exception("[gateway] hooks: %s failed", name)
+
+
+class _Links:
+    """The owner of the links, which hears of peers what the gateway hears of clients."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.joined = gateway.peer_joined
+        self.lost = gateway.peer_lost
+        self.received = gateway.peer_received
+
+
+def _import_hooks(name: str) -> object:
+    if not name:
+        return None
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ConfigError(f"[gateway] hooks: cannot import {name}: {type(error).__name__}: {error}") from error
+
+
+def run(config: Config, name: str) -> int:
+    """Be a gateway until told to stop; return the exit code."""
+    return process.run(config, "gateway", name, lambda _: Gateway(config, name))
