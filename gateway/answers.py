@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common import wire
 from ..common.errors import LinkError
 from ..common.messages import Ask
-from .index import Index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .client import Client
+    from .index import Index
 
 
-def answer(index: Index, ask: int, argument: Any) -> Any:  # noqa: ANN401  # each question has its own kind of answer
+def answer(index: Index, ask: object, argument: object) -> Any:  # each question has its own kind of answer
     """Return the answer to one question of :class:`~..common.messages.Ask`.
 
     Raises:
-        LinkError: if there is no such question.
+        LinkError: if there is no such question, or it is not asked about a text or None.
     """
-    try:
-        return _ANSWERS[ask](index, argument)
-    except KeyError:
-        raise LinkError(f"asks question {ask}, which there is not") from None
+    question = _ANSWERS.get(ask) if isinstance(ask, int) else None
+    if question is None:
+        raise LinkError(f"asks question {ask!r}, which there is not")
+    texts = argument if ask == Ask.CLIENTS_OF_UIDS else [argument or ""]
+    if type(texts) is not list or not all(type(text) is str for text in texts):
+        raise LinkError(f"asks question {ask} about {type(argument).__name__}")
+    return question(index, argument)
 
 
-def _uid_of_client(index: Index, client_id: str) -> str | None:
-    client = index.clients.get(client_id)
-    return None if client is None else client.uid
+def _ids(clients: Iterable[Client]) -> list[str]:
+    return [client.id for client in clients]
 
 
 def _uids(index: Index, group: str | None) -> list[str]:
@@ -34,7 +40,12 @@ def _uids(index: Index, group: str | None) -> list[str]:
     return list({client.uid for client in index.of_group(group) if client.uid is not None})
 
 
-def _session(index: Index, client_id: str) -> Any:  # noqa: ANN401
+def _uid_of_client(index: Index, client_id: str) -> str | None:
+    client = index.clients.get(client_id)
+    return None if client is None else client.uid
+
+
+def _session(index: Index, client_id: str) -> Any:
     client = index.clients.get(client_id)
     return None if client is None else wire.unpack(client.session)
 
@@ -44,14 +55,14 @@ _ANSWERS: dict[int, Callable[[Index, Any], Any]] = {
     Ask.ONLINE: lambda index, client_id: client_id in index.clients,
     Ask.UID_ONLINE: lambda index, uid: uid in index.uids,
     Ask.CLIENT_COUNT: lambda index, group: len(index.of_group(group)),
-    Ask.CLIENTS: lambda index, group: [client.id for client in index.of_group(group)],
+    Ask.CLIENTS: lambda index, group: _ids(index.of_group(group)),
     Ask.UIDS: _uids,
-    Ask.CLIENTS_OF_UID: lambda index, uid: [client.id for client in index.uids.get(uid, ())],
+    Ask.CLIENTS_OF_UIDS: lambda index, uids: _ids(index.of_uids(uids)),
     Ask.UID_OF_CLIENT: _uid_of_client,
     Ask.GROUPS: lambda index, _: list(index.groups),
-    Ask.GROUP_CLIENTS: lambda index, _: {g: [client.id for client in clients] for g, clients in index.groups.items()},
+    Ask.GROUP_CLIENTS: lambda index, _: {group: _ids(clients) for group, clients in index.groups.items()},
     Ask.GROUP_COUNTS: lambda index, _: {group: len(clients) for group, clients in index.groups.items()},
     Ask.GROUP_UIDS: lambda index, _: {group: _uids(index, group) for group in index.groups},
     Ask.SESSION: _session,
-    Ask.SESSIONS: lambda index, group: {c.id: wire.unpack(c.session) for c in index.of_group(group)},
+    Ask.SESSIONS: lambda index, group: {client.id: wire.unpack(client.session) for client in index.of_group(group)},
 }

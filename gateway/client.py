@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..common.messages import Message
-
 if TYPE_CHECKING:
+    from ..common.messages import Message
+    from ..common.reasons import Reason
     from .dispatch import Port
 
 EMPTY_SESSION: Final = b"\x80"  #: an empty map, packed
-KNOWN: Final = 0  #: the worker knows all of the client's state
-STALE: Final = 1  #: uid or session changed since the worker was told
-STRANGER: Final = 2  #: the worker has never seen the client
 
-_NO_GROUPS: Final[frozenset[str]] = frozenset()
+# What a client's worker knows of it
+KNOWN: Final = 0  #: all
+STALE: Final = 1  #: uid or session changed since the worker was told
+STRANGER: Final = 2  #: nothing: no event of the client was sent there
 
 
 class Connection(Protocol):
-    """What the rules ask of a client's socket."""
+    """What the rules ask of a client's socket. Once it is closed, all of this does nothing."""
 
     @property
     def plain(self) -> bool:
@@ -31,7 +31,10 @@ class Connection(Protocol):
         """Send one message."""
 
     def close(self, code: int, reason: str, /) -> None:
-        """Close with a closing handshake."""
+        """Close with a closing handshake, on somebody's command."""
+
+    def shut(self, reason: Reason, /) -> None:
+        """Close with a closing handshake, for a reason of the gateway's own."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -47,7 +50,7 @@ class Client:
     """One client: its socket, its place in the indexes, its session, and its events that no worker has acknowledged yet.
 
     ``events`` are in order: the first ``sent`` of them are at the worker, those up to ``assigned`` wait for its credit, the
-    rest wait until the client may move to another worker.
+    rest wait until the client may move to another worker, or for any worker at all.
     """
 
     __slots__ = (
@@ -75,7 +78,7 @@ class Client:
         self.connection = connection
         self.introduction = introduction  # [path, query, remote, listener, subprotocol]
         self.uid: str | None = None
-        self.groups: set[str] | frozenset[str] = _NO_GROUPS
+        self.groups: set[str] = set()
         self.session = EMPTY_SESSION
         self.open = True
         self.paused = False
@@ -83,10 +86,10 @@ class Client:
         self.events: list[Message] = []
         self.assigned = 0
         self.sent = 0
-        self.redeliver = 0  # how many of the first events were with a worker that is gone
+        self.redeliver = 0  # so many events from `sent` on were with a worker that is gone
         self.port: Port | None = None  # the worker it is placed at
         self.generation = -1  # of the set of workers, when it was placed
-        self.told = STRANGER  # what its worker knows of it
+        self.told = STRANGER
         self.applied = 0  # changes of uid and session that its worker made and this gateway applied
 
     def __repr__(self) -> str:

@@ -12,22 +12,30 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..common.errors import LinkError
-from ..common.messages import FORGET, Message
+from ..common.messages import FORGET, MESSAGE, Message
 from .client import KNOWN, STALE, STRANGER, Client
-from .placement import Router
+from .placement import rendezvous
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .placement import Router
+
+_log = logging.getLogger(__name__)
 
 OVERHEAD: Final = 200  #: bytes that an event is taken to cost beside its data
+_HEADER_OVERHEAD: Final = 100  # bytes that a header is taken to cost beside its text
 
 
 class Port:
     """One worker, as a gateway sees it: where its events go, and which of them are outstanding."""
 
-    __slots__ = ("counter", "draining", "key", "name", "outstanding", "room", "send", "waiting")
+    __slots__ = ("counter", "key", "name", "outstanding", "room", "send", "waiting")
 
     def __init__(self, name: str, key: str, credit: int, send: Callable[[Message], None]) -> None:
         self.name = name
@@ -36,8 +44,7 @@ class Port:
         self.send = send
         self.counter = 0  # the number of the last event sent
         self.outstanding: dict[int, Client] = {}
-        self.waiting: deque[Client] = deque()  # a client for each event that waits for credit
-        self.draining = False
+        self.waiting: deque[Client] = deque()  # a client for each event that waits; empty while there is room
 
     def __repr__(self) -> str:
         return f"worker {self.name}"
@@ -49,25 +56,21 @@ class Dispatch:
     Args:
         router: chooses the worker of a client.
         client_pending: events of one client from which on it is not read.
-        event_buffer: bytes of all events together from which on nobody is read.
+        event_buffer: bytes of all events together past which nobody is read. A character of text counts as one.
     """
 
     def __init__(self, router: Router, client_pending: int, event_buffer: int) -> None:
-        self._router = router
+        self._route, self._sticky = router
         self._client_pending = client_pending
         self._event_buffer = event_buffer
-        self._ports: list[Port] = []  # those that take new clients
-        self._generation = 0
+        self._generation = 0  # of the set of workers
         self._homeless: dict[Client, None] = {}  # in order of arrival; their events wait for a worker
         self._held: dict[Client, None] = {}  # not read because all events together are too many
+        self.workers: tuple[Port, ...] = ()  #: those that take events
         self.bytes = 0
         self.redelivered = 0
-        self.finished: Callable[[Client], None] = lambda client: None  # told when a closed client has nothing left
-
-    @property
-    def workers(self) -> list[Port]:
-        """The workers that take events."""
-        return self._ports
+        self.misrouted = 0  #: how often the router failed
+        self.finished: Callable[[Client], object] = lambda client: None  #: told when a closed client has nothing left
 
     @property
     def full(self) -> bool:
@@ -77,17 +80,17 @@ class Dispatch:
     @property
     def queued(self) -> int:
         """How many events wait for credit or for a worker."""
-        waiting = sum(len(port.waiting) for port in self._ports)
+        waiting = sum(len(port.waiting) for port in self.workers)
         return waiting + sum(len(client.events) for client in self._homeless)
 
     def event(self, client: Client, message: Message) -> None:
         """Take the next event of a client: ``[opcode, 0, client, number, None, data]``."""
         client.events.append(message)
-        self.bytes += len(message[5]) + OVERHEAD
+        self.bytes += OVERHEAD + (len(message[5]) if message[0] == MESSAGE else _size(message[5]))
         port = client.port
-        if client.generation == self._generation and port is not None:
+        if port is not None and client.generation == self._generation and (self._sticky or client.assigned):
             client.assigned += 1
-            if port.room > 0 and not port.waiting:
+            if port.room > 0:
                 self._send(port, client)
             else:
                 port.waiting.append(client)
@@ -102,10 +105,12 @@ class Dispatch:
         Raises:
             LinkError: if it is not the next one of a client that this worker has.
         """
-        client = port.outstanding.pop(number, None)
-        if client is None or client.events[0][1] != number:
-            raise LinkError(f"acknowledges event {number}, which it does not have or which is not the client's first")
-        self.bytes -= len(client.events.pop(0)[5]) + OVERHEAD
+        client = port.outstanding.get(number)
+        if client is None or client.events[0][1] != number:  # what is outstanding is among the client's events
+            raise LinkError(f"acknowledges event {number!r}, which it does not have or which is not the client's first")
+        del port.outstanding[number]
+        message = client.events.pop(0)
+        self.bytes -= OVERHEAD + (len(message[5]) if message[0] == MESSAGE else _size(message[5]))
         client.sent -= 1
         client.assigned -= 1
         port.room += 1
@@ -120,67 +125,84 @@ class Dispatch:
             self._go_on_reading(client)
 
     def joined(self, port: Port) -> None:
-        """A worker takes events from now on."""
-        self._ports.append(port)
+        """A worker takes events from now on, also such as wait for others."""
+        others = self.workers
+        self.workers = (*others, port)
         self._generation += 1
         homeless, self._homeless = self._homeless, {}
         for client in homeless:
             self._settle(client)
+        for other in others:
+            self._recall(other)
 
     def draining(self, port: Port) -> None:
         """A worker takes no new events; it will acknowledge those that it has."""
-        if port.draining:
-            return
-        port.draining = True
         self._leave(port)
-        waiting, port.waiting = port.waiting, deque()
-        for client in dict.fromkeys(waiting):
-            client.assigned = client.sent
-            if not client.sent:
-                self._settle(client)
+        self._recall(port)
 
     def lost(self, port: Port) -> None:
         """A worker is gone, and with it what it knew: others get its events, marked redelivered."""
+        port.send = _nowhere  # clients without events find out when they have one
         self._leave(port)
-        clients = dict.fromkeys([*port.outstanding.values(), *port.waiting])
+        clients = dict.fromkeys((*port.outstanding.values(), *port.waiting))
         port.outstanding.clear()
         port.waiting.clear()
         for client in clients:
             self.redelivered += client.sent
-            client.redeliver = max(client.redeliver, client.sent)
+            client.redeliver += client.sent
             client.assigned = client.sent = 0
             self._settle(client)
 
     def _leave(self, port: Port) -> None:
-        if port in self._ports:
-            self._ports.remove(port)
+        if port in self.workers:
+            self.workers = tuple(other for other in self.workers if other is not port)
             self._generation += 1
+
+    def _recall(self, port: Port) -> None:
+        """Place anew what waits for a worker's credit."""
+        waiting, port.waiting = port.waiting, deque()
+        clients = dict.fromkeys(waiting)
+        for client in clients:
+            client.assigned = client.sent
+        for client in clients:
+            self._settle(client)
 
     def _settle(self, client: Client) -> None:
         """Find the worker for the events of a client that have none, or hold them until the client may move."""
-        if not self._ports:
+        if not self.workers:
             if not client.assigned:
                 self._homeless[client] = None
             return
+        port = self._choose(client)
         old = client.port
-        port = self._router.route(client, self._ports)
         if port is not old:
             if client.assigned:
                 return
             if old is not None and client.told != STRANGER:
-                old.send([FORGET, client.id])  # to a worker that is lost this goes nowhere
+                old.send([FORGET, client.id])
             client.port = port
             client.told = STRANGER
             client.applied = 0
-        elif client.assigned and not self._router.sticky:
-            pass  # the same one again: no reason to wait
-        client.generation = self._generation if self._router.sticky else -1
+        client.generation = self._generation
         while client.assigned < len(client.events):
             client.assigned += 1
-            if port.room > 0 and not port.waiting:
+            if port.room > 0:
                 self._send(port, client)
             else:
                 port.waiting.append(client)
+
+    def _choose(self, client: Client) -> Port:
+        """Ask the router. A user's own one may fail; then the client gets a worker all the same."""
+        try:
+            port = self._route(client, self.workers)
+            if port in self.workers:
+                return port
+            raise LookupError(f"it chose {port!r}, which is not one of the workers")
+        except Exception as error:  # noqa: BLE001  (whatever a user's own router does wrong)
+            self.misrouted += 1
+            if self.misrouted == 1:  # it may fail with every event
+                _log.error("[gateway] router fails, its clients are placed as by sticky", exc_info=error)
+        return rendezvous(client, self.workers)
 
     def _send(self, port: Port, client: Client) -> None:
         message = client.events[client.sent]
@@ -188,8 +210,7 @@ class Dispatch:
         port.room -= 1
         port.counter = message[1] = number = port.counter + 1
         port.outstanding[number] = client
-        if client.told or client.redeliver:
-            message[4] = self._state(client)
+        message[4] = self._state(client) if client.told or client.redeliver else None
         port.send(message)
 
     @staticmethod
@@ -215,16 +236,27 @@ class Dispatch:
             client.connection.pause()
 
     def _go_on_reading(self, client: Client) -> None:
-        if self._held:
-            if self.bytes > self._event_buffer * 3 // 4:
-                return
+        if not self._held:
+            self._resume(client)
+            return
+        if client.paused:  # it may have been for its own events, and this the last of them
+            self._held[client] = None
+        if self.bytes <= self._event_buffer * 3 // 4:
             held, self._held = self._held, {}
             for other in held:
                 self._resume(other)
-        self._resume(client)
 
     def _resume(self, client: Client) -> None:
         if client.paused and len(client.events) <= self._client_pending // 2:
             client.paused = False
             if client.open:
                 client.connection.resume()
+
+
+def _size(data: list[object]) -> int:
+    """Return what the headers of a connect event, or code and reason of a close event, are taken to cost."""
+    return sum(_HEADER_OVERHEAD + sum(map(len, item)) for item in data if isinstance(item, list))
+
+
+def _nowhere(message: Message) -> None:
+    """Take a message for a worker that is gone."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from .client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 
 class Index:
     """The open clients of one gateway.
 
     A client has at most one uid, a uid any number of clients; a client is in any number of groups. A uid or a group exists
-    as long as it has a client.
+    as long as it has a client. What the look-ups return may be the index's own: to be read before anything changes.
     """
 
     def __init__(self) -> None:
@@ -30,14 +33,13 @@ class Index:
             _discard(self.uids, client.uid, client)
         for group in client.groups:
             _discard(self.groups, group, client)
-        client.groups = frozenset()
+        client.groups.clear()
 
     def bind(self, client: Client, uid: str) -> None:
         """Give the client this uid, in place of one that it had."""
-        if client.uid != uid:
-            self.unbind(client)
-            client.uid = uid
-            self.uids.setdefault(uid, set()).add(client)
+        self.unbind(client)
+        client.uid = uid
+        self.uids.setdefault(uid, set()).add(client)
 
     def unbind(self, client: Client) -> None:
         """Take the client's uid away, if it has one."""
@@ -47,32 +49,23 @@ class Index:
 
     def join(self, client: Client, group: str) -> None:
         """Put the client into the group; twice is once."""
-        if not client.groups:
-            client.groups = set()
-        assert isinstance(client.groups, set)
         client.groups.add(group)
         self.groups.setdefault(group, set()).add(client)
 
     def leave(self, client: Client, group: str) -> None:
         """Take the client out of the group, if it is in it."""
         if group in client.groups:
-            assert isinstance(client.groups, set)
             client.groups.remove(group)
             _discard(self.groups, group, client)
 
     def dissolve(self, group: str) -> None:
         """Take every client out of the group."""
         for client in self.groups.pop(group, ()):
-            assert isinstance(client.groups, set)
             client.groups.remove(group)
 
     def of_group(self, group: str | None) -> Collection[Client]:
         """Return the clients of a group, or with None all of them."""
         return self.clients.values() if group is None else self.groups.get(group, ())
-
-    def of_uids(self, uids: Iterable[str]) -> list[Client]:
-        """Return the clients of all these uids."""
-        return [client for uid in uids for client in self.uids.get(uid, ())]
 
     def of_groups(self, groups: list[str]) -> Collection[Client]:
         """Return the clients of all these groups, each once."""
@@ -80,9 +73,13 @@ class Index:
             return self.groups.get(groups[0], ())
         return set[Client]().union(*(self.groups.get(group, ()) for group in groups))
 
+    def of_uids(self, uids: Iterable[str]) -> list[Client]:
+        """Return the clients of all these uids, each once."""
+        return [client for uid in dict.fromkeys(uids) for client in self.uids.get(uid, ())]
+
 
 def _discard(sets: dict[str, set[Client]], key: str, client: Client) -> None:
     members = sets[key]
-    members.discard(client)
+    members.remove(client)
     if not members:
         del sets[key]
