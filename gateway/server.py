@@ -89,7 +89,7 @@ class Gateway:
         await self._listener.wait_closed(config.close_timeout)
         await self._listener.abort_clients()
         if not await self._dispatch_empty(config.drain_timeout):
-            _log.warning("%d events were not handled when the gateway stopped", self._dispatch.events)
+            _log.warning("the gateway stops before all events were handled")
         if self._agent is not None:
             await self._agent.close()
         if self._acceptor is not None:
@@ -99,7 +99,7 @@ class Gateway:
         if self._dispatch.workers:  # without any, nothing will be handled
             deadline = asyncio.get_running_loop().time() + timeout
             while self._dispatch.bytes and asyncio.get_running_loop().time() < deadline:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # noqa: ASYNC110  # an event would be set after each ack
         return not self._dispatch.bytes
 
     def _stats(self) -> dict[str, Any]:
