@@ -76,6 +76,7 @@ class Core:
             op.CLOSE_CLIENT: (5, self._close_client),
             op.DESTROY_CLIENT: (2, self._destroy_client),
             op.TAKE: (2, self._take),
+            op.TAKE: (2, self._take),
             op.DRAIN: (1, self._drain),
         }
 
@@ -155,6 +156,15 @@ class Core:
             raise LinkError("takes events, but is no worker or does so already")
         if type(credit) is not int or credit < 1:
             raise LinkError(f"takes events with a credit of {credit!r}")
+        port.room = credit
+        self.dispatch.joined(port)
+
+    def _take(self, message: Message, port: Port | None) -> None:
+        credit = message[1]
+        if port is None or port in self.dispatch.workers or port.outstanding:
+            raise LinkError("takes events, but is no worker or does so already")
+        if type(credit) is not int or credit < 1:
+            raise LinkError(f"takes {credit!r} events at once")
         port.room = credit
         self.dispatch.joined(port)
 

@@ -37,10 +37,10 @@ class Port:
 
     __slots__ = ("counter", "key", "name", "outstanding", "room", "send", "waiting")
 
-    def __init__(self, name: str, key: str, credit: int, send: Callable[[Message], None]) -> None:
+    def __init__(self, name: str, key: str, credit: int, send: Callable[[Message], object]) -> None:
         self.name = name
         self.key = key
-        self.room = credit
+        self.room = credit  # so many more events may be sent
         self.send = send
         self.counter = 0  # the number of the last event sent
         self.outstanding: dict[int, Client] = {}
