@@ -123,6 +123,23 @@ def vitals() -> dict[str, Any]:
     return {"pid": os.getpid(), "started": _STARTED, "memory": _memory(), **_vitals}
 
 
+class Meter:
+    """How fast a total grows, for ``events_per_second`` of what a process announces."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._since = time.monotonic()
+        self._rate = 0.0
+
+    def read(self, total: int) -> float:
+        """Return by how much the total grew per second, lately: since it was last read, if that is half a second or more."""
+        now = time.monotonic()
+        if now - self._since >= 0.5:
+            self._rate = round((total - self._total) / (now - self._since), 1)
+            self._total, self._since = total, now
+        return self._rate
+
+
 def _memory() -> int:
     try:
         return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()

@@ -113,7 +113,7 @@ class Supervisor:
         return self
 
     async def start(self) -> str:
-        """Start everything; return where clients connect, once all are ready.
+        """Start everything; once all are ready, return that line. Gateways tell in their STATUS where clients connect.
 
         Raises:
             GatecrewError: if a supervisor runs in this directory already, or one of the processes cannot start.
@@ -155,8 +155,8 @@ class Supervisor:
                 process.kill()
 
     def _greeting(self) -> str:
-        ready = [child for child in self._crew.children if child.place.role == "gateway"]
-        addresses = ", ".join(dict.fromkeys(address for child in ready for address in child.status.split(", ")))
+        gateways = [child for child in self._crew.children if child.place.role == "gateway"]
+        addresses = ", ".join(dict.fromkeys(address for child in gateways for address in child.status.split()))
         roles = [place.role for place in self._crew.places]
         counts = ", ".join(
             f"{roles.count(role)} {role}{'s'[: roles.count(role) != 1]}" for role in dict.fromkeys(roles)
