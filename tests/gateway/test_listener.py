@@ -15,7 +15,7 @@ from gatecrew.gateway.listener import Listener
 from websockets.asyncio.client import connect
 
 if TYPE_CHECKING:
-    from conftest import Recorder, Serve
+    from .conftest import Recorder, Serve
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 if TYPE_CHECKING:
-    from conftest import Serve, Served, Visitor
+    from .conftest import Serve, Served, Visitor
 
 PAGES = Pages({"index.html": b"home", "big.bin": b"x" * (12 << 20)})
 
