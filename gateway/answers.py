@@ -24,7 +24,7 @@ def answer(index: Index, ask: object, argument: object) -> Any:  # each question
     question = _ANSWERS.get(ask) if isinstance(ask, int) else None
     if question is None:
         raise LinkError(f"asks question {ask!r}, which there is not")
-    texts = argument if ask == Ask.CLIENTS_OF_UIDS else [argument or ""]
+    texts = argument if ask == Ask.CLIENTS_OF_UIDS else [] if argument is None else [argument]
     if type(texts) is not list or not all(type(text) is str for text in texts):
         raise LinkError(f"asks question {ask} about {type(argument).__name__}")
     return question(index, argument)
