@@ -1,0 +1,355 @@
+"""The supervisor, with small scripts in place of the roles."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from gatecrew.common import crew, supervisor
+from gatecrew.common.errors import ConfigError, GatecrewError
+from gatecrew.common.supervisor import Origin, Program, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+# Begins each script. What it notes is read by the tests.
+PRELUDE = """
+import os, signal, socket, sys, time
+def tell(text):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
+def note(text):
+    with open(os.environ["NOTES"], "a") as file:
+        file.write(f"{NAME} {text} {os.getpid()}\\n")
+def leave(number, frame):
+    note("leaves")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+"""
+GOOD = """
+note("is ready")
+tell("READY=1\\nSTATUS=ws://127.0.0.1:7272")
+while True:
+    signal.pause()
+"""
+BAD = 'tell("STATUS=chat.py:3: SyntaxError"); sys.exit(1)'
+ORIGIN = Origin(folder="/srv/chat", file="/srv/chat/gatecrew.toml", flags={"worker.processes": 4}, background=True)
+
+
+class Notes:
+    """What the scripts noted: lines of name, text and pid."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def lines(self) -> list[str]:
+        return [line.rpartition(" ")[0] for line in self.path.read_text().splitlines()]
+
+    def pid(self, name: str) -> int:
+        """Return the latest pid of the script with this name."""
+        return [int(line.split()[-1]) for line in self.path.read_text().splitlines() if line.startswith(f"{name} ")][-1]
+
+    async def until(self, true: Callable[[list[str]], bool]) -> list[str]:
+        while not true(self.lines()):  # noqa: ASYNC110  # a file has no event
+            await asyncio.sleep(0.01)
+        return self.lines()
+
+
+@pytest.fixture
+def notes(run_dir: Path) -> Notes:
+    return Notes(run_dir / "notes")
+
+
+@pytest.fixture
+def where(run_dir: Path) -> Path:
+    """The run directory of the supervisor, with nothing else in it."""
+    path = run_dir / "run"
+    path.mkdir()
+    return path
+
+
+def program(notes: Notes, name: str, script: str = GOOD) -> Program:
+    code = f"NAME = {name!r}\n{PRELUDE}\n{script}"
+    return Program(name.partition("-")[0], name, [sys.executable, "-S", "-E", "-c", code], {"NOTES": str(notes.path)})
+
+
+class Stage:
+    """A supervisor in this process."""
+
+    def __init__(self, where: Path, *programs: Program, patience: float = 20.0) -> None:
+        self.said: list[str] = []
+        self.failed: list[GatecrewError | None] = []
+        self.supervisor = Supervisor(programs, where, ORIGIN, patience=patience, announce=self.said.append)
+        self.service = self.supervisor.serve(self.failed.append)
+
+
+@asynccontextmanager
+async def started(where: Path, *programs: Program, patience: float = 20.0) -> AsyncIterator[Stage]:
+    stage = Stage(where, *programs, patience=patience)
+    try:
+        await stage.service.start()
+        yield stage
+    finally:
+        stage.supervisor.kill()
+        await stage.service.stop()
+
+
+def contents(where: Path, pattern: str = "*") -> list[Path]:
+    return list(where.glob(pattern))
+
+
+def alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+async def test_all_are_started_and_stopped_in_order_and_nothing_is_left_behind(where: Path, notes: Notes) -> None:
+    names = ["register-1", "gateway-1", "gateway-2", "worker-1"]
+    stage = Stage(where, *(program(notes, name) for name in names))
+
+    line = await stage.service.start()
+
+    assert line == "ready: 1 register, 2 gateways, 1 worker; clients connect to ws://127.0.0.1:7272"
+    assert stage.said == [line]
+    assert sorted(notes.lines()) == sorted(f"{name} is ready" for name in names)
+    await stage.service.stop()
+    left = [line for line in notes.lines() if line.endswith("leaves")]
+    assert sorted(left[:2]) == ["gateway-1 leaves", "gateway-2 leaves"]
+    assert left[2:] == ["worker-1 leaves", "register-1 leaves"]
+    assert not any(alive(notes.pid(name)) for name in names)
+    assert contents(where) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "text"),
+    [
+        (BAD, GatecrewError, "worker-1: chat.py:3: SyntaxError"),
+        ('tell("STATUS=no such key"); sys.exit(2)', ConfigError, "worker-1: no such key"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", GatecrewError, "worker-1 was killed by SIGKILL"),
+    ],
+)
+async def test_a_process_that_cannot_start_fails_the_start(
+    where: Path, notes: Notes, script: str, error: type[GatecrewError], text: str
+) -> None:
+    stage = Stage(where, program(notes, "gateway-1"), program(notes, "worker-1", script))
+
+    with pytest.raises(GatecrewError) as caught:
+        await stage.service.start()
+
+    assert (type(caught.value), str(caught.value)) == (error, text)
+    await stage.service.stop()
+    assert contents(where) == []
+
+
+async def test_a_program_that_is_not_there_fails_the_start(where: Path) -> None:
+    stage = Stage(where, Program("worker", "worker-1", ["/nowhere/python"], {}))
+
+    with pytest.raises(GatecrewError, match=r"worker-1: it cannot be started: .*nowhere"):
+        await stage.service.start()
+
+    await stage.service.stop()
+
+
+async def test_what_is_killed_comes_back_and_is_told_how_often_it_did(
+    where: Path, notes: Notes, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = 'note(os.environ["GATECREW_RESTARTS"])\n' + GOOD
+    async with started(where, program(notes, "worker-1", script)):
+        os.kill(notes.pid("worker-1"), signal.SIGKILL)
+
+        lines = await notes.until(lambda lines: len(lines) == 4)
+
+    assert lines == ["worker-1 0", "worker-1 is ready", "worker-1 1", "worker-1 is ready"]
+    assert "worker-1 was killed by SIGKILL; it starts again in 0." in caplog.text
+
+
+async def test_what_hangs_is_killed_and_comes_back(
+    where: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crew, "HUNG_AFTER", 0.2)
+    async with started(where, program(notes, "worker-1")):
+        await notes.until(lambda lines: lines.count("worker-1 is ready") == 2)
+
+    assert "worker-1 hung, without a sign of life for 0.2 s, and was killed; it starts again" in caplog.text
+
+
+async def test_what_does_not_stop_in_time_is_killed(where: Path, notes: Notes) -> None:
+    script = "signal.signal(signal.SIGTERM, lambda *_: note('stays'))\n" + GOOD
+    async with started(where, program(notes, "worker-1", script), patience=0.2) as stage:
+        await stage.service.stop()
+
+        assert notes.lines() == ["worker-1 is ready", "worker-1 stays"]
+        assert not alive(notes.pid("worker-1"))
+
+
+async def test_a_stop_right_at_the_start_leaves_nobody(where: Path, notes: Notes) -> None:
+    stage = Stage(where, *(program(notes, f"worker-{number}") for number in (1, 2, 3)))
+    start = asyncio.create_task(stage.service.start())
+    while not contents(where, "*.notify"):  # noqa: ASYNC110  # a folder has no event
+        await asyncio.sleep(0)
+
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    await stage.service.stop()
+
+    assert contents(where) == []
+
+
+async def test_a_terminal_does_not_reach_the_children(where: Path, notes: Notes) -> None:
+    async with started(where, program(notes, "worker-1")):
+        assert os.getsid(notes.pid("worker-1")) != os.getsid(0)
+
+
+async def test_standard_input_of_the_children_ends_with_the_supervisor(where: Path, notes: Notes) -> None:
+    script = 'tell("READY=1")\nsys.stdin.read()\nnote("is alone")'
+    supervising = f"""
+import asyncio
+from pathlib import Path
+from gatecrew.common.supervisor import *
+program = {program(notes, "worker-1", script)!r}
+async def main():
+    await Supervisor([program], Path({str(where)!r}), Origin("/", None, {{}}, False), patience=1.0, announce=print).start()
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", supervising, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready: 1 worker\n"
+
+    process.kill()
+    await process.communicate()
+
+    await notes.until(lambda lines: lines == ["worker-1 is alone"])
+
+
+async def test_a_run_directory_has_one_supervisor(where: Path, notes: Notes) -> None:
+    async with started(where, program(notes, "worker-1")):
+        second = Stage(where, program(notes, "worker-1"))
+
+        with pytest.raises(GatecrewError, match=f"it runs already, as process {os.getpid()}"):
+            await second.service.start()
+        await second.service.stop()
+
+        running = await asyncio.to_thread(supervisor.find, where)
+        assert running == supervisor.Running(os.getpid(), ORIGIN)
+        assert notes.lines() == ["worker-1 is ready"]
+    assert supervisor.find(where) is None
+
+
+async def test_what_a_killed_supervisor_left_behind_is_no_hindrance(where: Path, notes: Notes) -> None:
+    for name in (supervisor.LOCK, "worker-1-1.notify"):
+        (where / name).write_text("rubbish")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(where / supervisor.SOCKET))
+    assert supervisor.find(where) is None
+
+    async with started(where, program(notes, "worker-1")) as stage:
+        assert stage.said == ["ready: 1 worker"]
+
+
+async def test_stop_asks_the_supervisor_and_waits_until_it_is_gone(where: Path, notes: Notes) -> None:
+    async with started(where, program(notes, "worker-1")) as stage:
+        stopping = asyncio.create_task(asyncio.to_thread(supervisor.stop, where))
+        while not stage.failed:  # noqa: ASYNC110  # the frame is called, not awaited
+            await asyncio.sleep(0.01)
+        assert stage.failed == [None]
+        assert not stopping.done()
+
+        await stage.service.stop()
+
+        await stopping
+
+
+@pytest.mark.parametrize("command", ["stop", "reload"])
+def test_without_a_supervisor_a_command_says_so(where: Path, command: str) -> None:
+    with pytest.raises(GatecrewError, match=f"not running .there is no supervisor in {where}"):
+        supervisor.ask(where, command, limit=1.0)
+
+
+def test_a_supervisor_that_does_not_answer_is_named(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (where / supervisor.LOCK).write_text(
+        json.dumps({"pid": 4711, "folder": "/", "file": None, "flags": {}, "background": False})
+    )
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(where / supervisor.SOCKET))
+        silent.listen()
+
+        with pytest.raises(GatecrewError, match="process 4711 does not answer; kill -9 4711 ends it"):
+            supervisor.ask(where, "stop", limit=0.01)
+
+
+async def test_a_reload_replaces_the_workers_and_nothing_else(where: Path, notes: Notes) -> None:
+    names = ["gateway-1", "worker-1", "worker-2"]
+    async with started(where, *(program(notes, name) for name in names)):
+        before = {name: notes.pid(name) for name in names}
+
+        await asyncio.to_thread(supervisor.ask, where, "reload", limit=None)
+
+        assert notes.lines()[3:] == ["worker-1 is ready", "worker-1 leaves", "worker-2 is ready", "worker-2 leaves"]
+        assert notes.pid("gateway-1") == before["gateway-1"]
+        assert not any(alive(before[name]) for name in ("worker-1", "worker-2"))
+
+
+async def test_a_reload_that_fails_says_why_and_the_old_workers_go_on(where: Path, notes: Notes) -> None:
+    once = f"if os.path.exists({str(where / 'second')!r}): {BAD}\nopen({str(where / 'second')!r}, 'w')\n"
+    async with started(where, program(notes, "worker-1", once + GOOD)):
+        pid = notes.pid("worker-1")
+
+        with pytest.raises(GatecrewError, match=r"exit code 1: chat\.py:3: SyntaxError; the old ones go on"):
+            await asyncio.to_thread(supervisor.ask, where, "reload", limit=None)
+
+        assert alive(pid)
+        assert notes.lines() == ["worker-1 is ready"]
+
+
+async def test_a_stop_ends_a_reload_that_is_under_way(where: Path, notes: Notes) -> None:
+    slow = f"if os.path.exists({str(where / 'second')!r}): note('is slow'); time.sleep(1000)\nopen({str(where / 'second')!r}, 'w')\n"
+    async with started(where, program(notes, "worker-1", slow + GOOD)) as stage:
+        reload = asyncio.create_task(asyncio.to_thread(supervisor.ask, where, "reload", limit=None))
+        await notes.until(lambda lines: lines[-1] == "worker-1 is slow")
+        with pytest.raises(GatecrewError, match="a reload is under way"):
+            await asyncio.to_thread(supervisor.ask, where, "reload", limit=None)
+
+        await stage.service.stop()
+
+        with pytest.raises(GatecrewError, match="it is stopping"):
+            await reload
+
+
+@pytest.mark.parametrize("line", [b"rubbish\n", b"[]\n", b'{"do": "dance"}\n', b"3\n", b"\xff\xfe\n"])
+async def test_what_is_no_command_is_refused(where: Path, line: bytes) -> None:
+    async with started(where) as stage:
+        reader, writer = await asyncio.open_unix_connection(where / supervisor.SOCKET)
+        writer.write(line)
+
+        answer = json.loads(await reader.readline())
+
+        assert "there is no command" in answer["error"]
+        assert await reader.read() == b""
+        assert stage.failed == []
+        writer.close()
+
+
+async def test_a_line_without_an_end_is_given_up(where: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "gatecrew.supervisor")
+    async with started(where):
+        reader, writer = await asyncio.open_unix_connection(where / supervisor.SOCKET)
+        writer.write(b"x" * 200_000)
+
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert "a command was given up" in caplog.text
+        writer.close()
