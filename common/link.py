@@ -1,0 +1,505 @@
+"""The link between processes: ZeroMQ sockets on the event loop, with a lane for each peer.
+
+An :class:`Acceptor` binds (ROUTER) and has any number of peers; a :class:`Connector` connects (DEALER) and has one. Both tell
+their owner the same three things: a peer joined, a batch of messages came from it, it was lost. What is given to
+:meth:`Peer.send` in one turn of the loop leaves as one batch at its end.
+
+The ZeroMQ descriptor is edge-triggered: it is read until nothing is left, and looked at again after every send, because
+sending may swallow the signal that something can be read. High-water marks are off (a ROUTER would drop at them): what
+bounds a link is its lane, which its owner has to respect (:attr:`Peer.full`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import zmq
+
+from . import wire
+from .errors import ConfigError, LinkError, Unreachable
+from .lane import Lane
+from .messages import Message
+from .security import proof, proves
+
+_log = logging.getLogger("gatecrew.link")
+
+BURST: Final = 200  #: frames read before other work of the loop gets its turn
+HELLO_EVERY: Final = 0.25  #: seconds
+REFUSED_WAIT: Final = 5.0  #: seconds before a refused connector tries again
+MAX_PEERS: Final = 10_000
+MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet
+PORTS_IN_A_RANGE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Who a process is: its role, its name (stable), its key (of this run) and what else it says of itself in its HELLO."""
+
+    role: str
+    name: str
+    key: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """What all links of a cluster have in common; see ``[cluster]`` in the configuration."""
+
+    probe_interval: float = 0.5
+    dead_after: float = 2.0
+    lane_buffer: int = 32 * 1024 * 1024
+    secret: str = field(default="", repr=False)
+
+
+class Owner(Protocol):
+    """What a link tells."""
+
+    def joined(self, peer: Peer) -> None:
+        """The peer said who it is; a new lane begins."""
+
+    def received(self, peer: Peer, batch: list[Message]) -> None:
+        """A batch came. A :exc:`LinkError` raised here drops the peer."""
+
+    def lost(self, peer: Peer, reason: str) -> None:
+        """The lane ended: what was sent and not acknowledged may or may not have arrived."""
+
+
+class Peer:
+    """The process at the other end of a link."""
+
+    __slots__ = ("_link", "extra", "identity", "key", "lane", "marked", "name", "out", "owner_data", "role")
+
+    def __init__(self, link: _Link, identity: bytes) -> None:
+        self._link = link
+        self.identity = identity
+        self.role = ""
+        self.name = ""
+        self.key = ""
+        self.extra: dict[str, Any] = {}
+        self.lane: Lane | None = None
+        self.out: list[Message] = []
+        self.marked = False  # whether a flush is on its way
+        self.owner_data: Any = None  # the owner's own record of this peer
+
+    def __repr__(self) -> str:
+        return f"{self.role or 'peer'} {self.name or self.identity!r}"
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a lane to the peer."""
+        return self.lane is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether the peer is so far behind that no more should be made for it."""
+        return self.lane.full if self.lane is not None else len(self.out) >= MAX_WAITING
+
+    def send(self, message: Message) -> None:
+        """Put a message into this turn's batch.
+
+        Raises:
+            Unreachable: if the link has not been up for so long that too many messages wait for it.
+        """
+        if self.lane is None and len(self.out) >= MAX_WAITING:
+            raise Unreachable(f"{self!r} cannot be reached, and {MAX_WAITING} messages wait for it already")
+        self.out.append(message)
+        if not self.marked:
+            self.marked = True
+            self._link.mark(self)
+
+    def flush(self) -> None:
+        """Let the batch go now."""
+        lane = self.lane
+        if lane is None or not self.out:
+            return
+        batch, self.out = self.out, []
+        self._link.transmit(self, lane.seal(wire.encode(batch), self._link.loop.time()))
+
+
+class _Link:
+    """What both kinds of link share: the socket on the loop, the flush at the end of a turn, the ticks of the lanes."""
+
+    def __init__(self, node: Node, settings: LinkSettings, owner: Owner, kind: int) -> None:
+        self.node = node
+        self.settings = settings
+        self.owner = owner
+        self.counters: Counter[str] = Counter()
+        self.loop = asyncio.get_running_loop()
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+        self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self.socket.setsockopt(zmq.IPV6, 1)
+        self._get = self.socket.getsockopt
+        self._marked: list[Peer] = []
+        self._tick_every = settings.probe_interval / 5
+        self._ticked = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def _start(self) -> None:
+        self.loop.add_reader(self.socket.FD, self._readable)
+        self._timer = self.loop.call_later(self._tick_every, self._on_tick)
+        self.loop.call_soon(self._readable)  # what came before the descriptor was watched raised no edge
+
+    def mark(self, peer: Peer) -> None:
+        if not self._marked:
+            self.loop.call_soon(self._flush)
+        self._marked.append(peer)
+
+    def _flush(self) -> None:
+        marked, self._marked = self._marked, []
+        for peer in marked:
+            peer.marked = False
+            peer.flush()
+
+    def transmit(self, peer: Peer, frame: bytes) -> None:
+        """Hand one frame to ZeroMQ."""
+        raise NotImplementedError
+
+    def _sent(self) -> None:
+        if self._get(zmq.EVENTS) & zmq.POLLIN:
+            self.loop.call_soon(self._readable)
+
+    def _readable(self) -> None:
+        if self._closed:
+            return
+        for _ in range(BURST):
+            if not self._get(zmq.EVENTS) & zmq.POLLIN:
+                return
+            self._read_one()
+            if self._closed:
+                return
+        self.loop.call_soon(self._readable)
+
+    def _read_one(self) -> None:
+        raise NotImplementedError
+
+    def _frame_of_lane(self, peer: Peer, lane: Lane, head: tuple[int, int, int, int], frame: bytes) -> None:
+        """Handle a frame that belongs to the present lane of the peer."""
+        kind, _, seq, ack = head
+        now = self.loop.time()
+        if kind == wire.DATA:
+            if lane.data(seq, ack, now):
+                if lane.owes_ack:
+                    self.transmit(peer, lane.acknowledge(now))
+                self.owner.received(peer, wire.decode(frame))
+                return
+            self.counters["lane.out_of_order"] += 1
+            complaint = lane.complaint(seq, now)
+        elif kind in (wire.PROBE, wire.NACK):
+            lane.probe(ack, now)
+            if kind == wire.NACK:
+                for again in lane.resend():
+                    self.counters["lane.resent"] += 1
+                    self.transmit(peer, again)
+            complaint = lane.complaint(seq, now)
+        elif kind == wire.BYE:
+            self._lose(peer, "left")
+            return
+        elif kind == wire.RESET:
+            self._lose(peer, "the other end knows nothing of this lane any more")
+            return
+        else:
+            raise LinkError(f"a frame of kind {kind} where none is due")
+        if complaint is not None:
+            self.transmit(peer, complaint)
+
+    def _on_tick(self) -> None:
+        now = self.loop.time()
+        late = now - self._ticked - self._tick_every
+        self._ticked = now
+        for peer in self._peers():
+            lane = peer.lane
+            if lane is None:
+                continue
+            if late > self.settings.probe_interval:  # this process did not listen: stopped, or busy in a handler
+                lane.forgive(late)
+            if lane.dead(now):
+                self._lose(peer, f"silent for {self.settings.dead_after:g} s")
+                continue
+            due = lane.tick(now)
+            if due is not None:
+                self.transmit(peer, due)
+        self._tick(now)
+        self._timer = self.loop.call_later(self._tick_every, self._on_tick)
+
+    def _tick(self, now: float) -> None:
+        """Do what else is due."""
+
+    def _peers(self) -> list[Peer]:
+        raise NotImplementedError
+
+    def _lose(self, peer: Peer, reason: str) -> None:
+        """End the lane and tell the owner."""
+        peer.lane = None
+        peer.out.clear()
+        self.counters["link.lost"] += 1
+        self.owner.lost(peer, reason)
+
+    def _new_lane(self, lane_id: int) -> Lane:
+        settings = self.settings
+        return Lane(
+            lane_id,
+            self.loop.time(),
+            interval=settings.probe_interval,
+            dead_after=settings.dead_after,
+            limit=settings.lane_buffer,
+        )
+
+    def _greeting(self, lane_id: int, purpose: str) -> bytes:
+        node = self.node
+        return wire.pack(
+            {
+                "role": node.role,
+                "name": node.name,
+                "key": node.key,
+                "proof": proof(self.settings.secret, node.key, str(lane_id), purpose),
+                "extra": node.extra,
+            }
+        )
+
+    def _read_greeting(self, peer: Peer, frame: bytes, lane_id: int, purpose: str) -> None:
+        """Take over who the peer says it is.
+
+        Raises:
+            LinkError: if it does not say so properly, or does not prove that it knows the secret.
+        """
+        greeting = wire.decode_map(frame)
+        role, name, key, extra = (greeting.get(field) for field in ("role", "name", "key", "extra"))
+        if not (isinstance(role, str) and isinstance(name, str) and isinstance(key, str) and isinstance(extra, dict)):
+            raise LinkError("a greeting without role, name, key and extra")
+        theirs = greeting.get("proof")
+        if not isinstance(theirs, bytes) or not proves(theirs, self.settings.secret, key, str(lane_id), purpose):
+            raise LinkError("another secret: every process of a cluster needs the same [cluster] secret")
+        peer.role, peer.name, peer.key, peer.extra = role, name, key, extra
+
+    async def close(self) -> None:
+        """Say goodbye to every peer and close the socket; what was sent before still leaves."""
+        if self._closed:
+            return
+        self._flush()
+        for peer in self._peers():
+            if peer.lane is not None:
+                self.transmit(peer, wire.frame(wire.BYE, peer.lane.id))
+                peer.lane = None
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.loop.remove_reader(self.socket.FD)
+        self.socket.close(linger=200)
+
+
+class Acceptor(_Link):
+    """The end that binds.
+
+    Args:
+        address: ``ipc://PATH``, ``tcp://HOST:PORT``, or ``tcp://HOST:FIRST-LAST`` for the first free port of a range.
+
+    Raises:
+        ConfigError: if the address cannot be bound.
+    """
+
+    def __init__(self, node: Node, settings: LinkSettings, owner: Owner, address: str) -> None:
+        super().__init__(node, settings, owner, zmq.ROUTER)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects takes over its own identity
+        self._by_identity: dict[bytes, Peer] = {}
+        self._send = self.socket.send
+        try:
+            self.address = self._bind(address)
+        except ConfigError:
+            self.socket.close()
+            raise
+        self._start()
+
+    def _bind(self, address: str) -> str:
+        ports: list[str] = [""]
+        host = address
+        if address.startswith("tcp://"):
+            host, _, span = address.rpartition(":")
+            bounds = span.split("-")
+            ports = [f":{span}"]
+            if len(bounds) == PORTS_IN_A_RANGE:
+                ports = [f":{port}" for port in range(int(bounds[0]), int(bounds[1]) + 1)]
+        error: zmq.ZMQError | None = None
+        for port in ports:
+            try:
+                self.socket.bind(host + port)
+            except zmq.ZMQError as problem:
+                error = problem
+                continue
+            return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        raise ConfigError(f"cannot bind {address}: {error}")
+
+    def _peers(self) -> list[Peer]:
+        return list(self._by_identity.values())
+
+    def transmit(self, peer: Peer, frame: bytes) -> None:
+        """Hand one frame to ZeroMQ; to a peer that is away it is lost, and the lane sends it again."""
+        self._transmit_to(peer.identity, frame)
+
+    def _transmit_to(self, identity: bytes, frame: bytes) -> None:
+        try:
+            self._send(identity, zmq.SNDMORE | zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self.counters["link.unroutable"] += 1
+            return
+        self._send(frame, zmq.DONTWAIT)
+        self._sent()
+
+    def _read_one(self) -> None:
+        recv = self.socket.recv
+        first = recv(zmq.DONTWAIT, copy=False)
+        part = recv(zmq.DONTWAIT, copy=False)
+        identity, frame, rest = first.bytes, part.bytes, part.more
+        while rest:  # not ours; read it off, or it would be taken for the next frame
+            frame = b""
+            rest = recv(zmq.DONTWAIT, copy=False).more
+        peer = self._by_identity.get(identity)
+        try:
+            head = wire.read(frame)
+            if peer is not None and peer.lane is not None and head[1] == peer.lane.id and head[0] != wire.HELLO:
+                self._frame_of_lane(peer, peer.lane, head, frame)
+            elif head[0] == wire.HELLO:
+                self._hello(identity, head[1], frame)
+            elif head[0] not in (wire.RESET, wire.BYE):
+                self._transmit_to(identity, wire.frame(wire.RESET, head[1]))
+        except LinkError as error:
+            self._refuse(identity, peer, str(error), _address_of(part))
+
+    def _hello(self, identity: bytes, lane_id: int, frame: bytes) -> None:
+        known = self._by_identity.get(identity)
+        if known is not None and known.lane is not None and known.lane.id == lane_id:
+            self._transmit_to(identity, self._welcome(lane_id))  # the first one got lost
+            return
+        peer = Peer(self, identity)
+        self._read_greeting(peer, frame, lane_id, "hello")
+        if known is not None:
+            del self._by_identity[identity]
+            if known.lane is not None:
+                self._lose(known, "it started a new lane")
+        elif len(self._by_identity) >= MAX_PEERS:
+            raise LinkError(f"there are {MAX_PEERS} peers already")
+        peer.lane = self._new_lane(lane_id)
+        self._by_identity[identity] = peer
+        self._transmit_to(identity, self._welcome(lane_id))
+        self.owner.joined(peer)
+
+    def _welcome(self, lane_id: int) -> bytes:
+        return wire.frame(wire.WELCOME, lane_id, payload=self._greeting(lane_id, "welcome"))
+
+    def _refuse(self, identity: bytes, peer: Peer | None, why: str, address: str) -> None:
+        self.counters["link.refused"] += 1
+        _log.warning("refused %s at %s: %s", peer or f"peer {identity!r}", address, why)
+        self._transmit_to(identity, wire.frame(wire.REFUSE, 0, payload=why.encode()))
+        if peer is not None and peer.lane is not None:
+            self._lose(peer, why)
+
+    def _lose(self, peer: Peer, reason: str) -> None:
+        if self._by_identity.get(peer.identity) is peer:
+            del self._by_identity[peer.identity]
+        super()._lose(peer, reason)
+
+
+class Connector(_Link):
+    """The end that connects, and goes on trying.
+
+    Args:
+        address: ``ipc://PATH`` or ``tcp://HOST:PORT``.
+        expect: the key of the process that should be there; another one is not talked to.
+    """
+
+    def __init__(self, node: Node, settings: LinkSettings, owner: Owner, address: str, expect: str | None = None) -> None:
+        super().__init__(node, settings, owner, zmq.DEALER)
+        self.address = address
+        self.peer = Peer(self, node.key.encode())
+        self._expect = expect
+        self._lane_id = secrets.randbits(32)
+        self._hello_at = 0.0
+        self._refused = ""
+        self.socket.setsockopt(zmq.IDENTITY, node.key.encode())
+        self.socket.connect(address)
+        self._send = self.socket.send
+        self._start()
+        self._hello()
+
+    def _peers(self) -> list[Peer]:
+        return [self.peer]
+
+    def transmit(self, peer: Peer, frame: bytes) -> None:  # noqa: ARG002
+        """Hand one frame to ZeroMQ."""
+        self._send(frame, zmq.DONTWAIT)
+        self._sent()
+
+    def _hello(self) -> None:
+        self._hello_at = self.loop.time() + HELLO_EVERY
+        greeting = self._greeting(self._lane_id, "hello")
+        self.transmit(self.peer, wire.frame(wire.HELLO, self._lane_id, payload=greeting))
+
+    def _tick(self, now: float) -> None:
+        if self.peer.lane is None and now >= self._hello_at:
+            self._hello()
+
+    def _read_one(self) -> None:
+        part = self.socket.recv(zmq.DONTWAIT, copy=False)
+        frame, rest = part.bytes, part.more
+        while rest:
+            frame = b""
+            rest = self.socket.recv(zmq.DONTWAIT, copy=False).more
+        peer = self.peer
+        try:
+            head = wire.read(frame)
+            if head[0] == wire.REFUSE:
+                raise LinkError(f"it refuses us: {wire.text(frame)}")
+            if head[1] != self._lane_id:
+                return  # of a lane that is over
+            if peer.lane is not None:
+                if head[0] != wire.WELCOME:
+                    self._frame_of_lane(peer, peer.lane, head, frame)
+            elif head[0] == wire.WELCOME:
+                self._welcomed(frame)
+        except LinkError as error:
+            self._refuse(str(error))
+
+    def _welcomed(self, frame: bytes) -> None:
+        peer = self.peer
+        self._read_greeting(peer, frame, self._lane_id, "welcome")
+        if self._expect is not None and peer.key != self._expect:
+            self._hello_at = self.loop.time() + REFUSED_WAIT
+            return  # another process has this address now; the register will say so
+        self._refused = ""
+        peer.lane = self._new_lane(self._lane_id)
+        self.owner.joined(peer)
+        peer.flush()
+
+    def _refuse(self, why: str) -> None:
+        self._hello_at = self.loop.time() + REFUSED_WAIT
+        if why != self._refused:  # once, not every few seconds
+            self._refused = why
+            self.counters["link.refused"] += 1
+            _log.warning("no link to %s: %s", self.address, why)
+        if self.peer.lane is not None:
+            self._lose(self.peer, why)
+
+    def _lose(self, peer: Peer, reason: str) -> None:
+        self._lane_id = secrets.randbits(32)
+        super()._lose(peer, reason)
+        self._hello_at = max(self._hello_at, self.loop.time() + self._tick_every)
+
+
+def _address_of(part: zmq.Frame) -> str:
+    try:
+        return str(part.get("Peer-Address")) or "ipc"
+    except zmq.ZMQError:
+        return "ipc"

@@ -1,0 +1,78 @@
+"""Every message that travels between two processes, inside the batches of a lane.
+
+A message is a list: its opcode and then its fields, in the order given here. ``data`` is always ``str`` (text) or ``bytes``
+(binary). ``client`` is a client id, ``uid`` and ``group`` are strings.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Final
+
+Message = list[Any]
+
+
+# Gateway -> worker. `n` counts the events of one link and names one in the worker's ack; `number` counts the events of one
+# client: with the client's id it is the event id, the same however often the event is sent.
+#
+# `state` is None, or what the worker does not know yet about this client:
+#   [applied, uid or None, session (packed map), introduction or None, redelivered]
+# `applied` counts the worker's own changes of uid and session that are contained in it.
+# `introduction` comes with the first event of a client that a worker sees: [path, query, remote, listener, subprotocol].
+CONNECT: Final = 1  #: [n, client, number, state, headers]
+MESSAGE: Final = 2  #: [n, client, number, state, data]
+CLOSE: Final = 3  #: [n, client, number, state, [code, reason]]
+FORGET: Final = 4  #: [client]: it moved to another worker, with nothing outstanding here
+
+# Gateway -> whoever asked
+ANSWER: Final = 5  #: [query number, answer]
+
+# Worker or caller -> gateway. `counted` is true for what a worker changed at the client whose event it handles.
+ACK: Final = 16  #: [n, n, ...]: these events are done, their commands are in this batch
+SEND: Final = 17  #: [client or list of clients, data]
+SEND_UID: Final = 18  #: [uids, data]
+SEND_GROUP: Final = 19  #: [groups, data, excluded clients]
+SEND_ALL: Final = 20  #: [data, excluded clients]
+BIND: Final = 21  #: [client, uid, counted]
+UNBIND: Final = 22  #: [client, counted]
+JOIN: Final = 23  #: [client, group]
+LEAVE: Final = 24  #: [client, group]
+UNGROUP: Final = 25  #: [group]
+SET_SESSION: Final = 26  #: [client, map, counted]
+UPDATE_SESSION: Final = 27  #: [client, map of what changed, list of keys that went, counted]
+CLOSE_CLIENT: Final = 28  #: [client, last message or None, code, reason]
+DESTROY_CLIENT: Final = 29  #: [client]
+QUERY: Final = 30  #: [query number, Ask, argument]
+DRAIN: Final = 31  #: []: send no more events; this worker leaves when its outstanding ones are done
+TAKE: Final = 32  #: [credit]: from a worker: send me events, at most so many that I have not acknowledged
+
+# Member -> register
+ANNOUNCE: Final = 48  #: [role, name, key, address, meta, stats]: also renews the lease
+ASK_MEMBERS: Final = 49  #: []
+# Register -> member
+SNAPSHOT: Final = 50  #: [epoch, number, members]
+CHANGE: Final = 51  #: [epoch, number, joined members, keys of those that left]
+MEMBERS: Final = 52  #: [members with their stats]
+LEAVING: Final = 53  #: member -> register []: forget me at once
+# Cluster-wide timers: member -> register and back
+CLAIM: Final = 54  #: [name]: may I hold it? Repeated while held
+CLAIMED: Final = 55  #: [name, bool]
+
+
+class Ask(IntEnum):
+    """What a query asks; each gateway answers for its own clients."""
+
+    SYNC = 0  #: True, once all earlier messages of the asker are applied
+    ONLINE = 1  #: client -> bool
+    UID_ONLINE = 2  #: uid -> bool
+    CLIENT_COUNT = 3  #: group or None (all) -> number of clients
+    CLIENTS = 4  #: group or None -> list of clients
+    UIDS = 5  #: group or None -> list of uids
+    CLIENTS_OF_UIDS = 6  #: list of uids -> list of clients
+    UID_OF_CLIENT = 7  #: client -> uid or None
+    GROUPS = 8  #: None -> list of groups
+    GROUP_CLIENTS = 9  #: None -> map of group to clients
+    GROUP_COUNTS = 10  #: None -> map of group to number of clients
+    GROUP_UIDS = 11  #: None -> map of group to uids
+    SESSION = 12  #: client -> map or None
+    SESSIONS = 13  #: group or None -> map of client to session
