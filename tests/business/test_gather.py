@@ -1,0 +1,64 @@
+"""The answers to one question, gathered from several gateways."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatecrew.business.gather import Gather
+
+
+def test_it_is_complete_when_all_have_answered() -> None:
+    told: list[bool] = []
+    gather = Gather({"a": "gateway-1", "b": "gateway-2"})
+    gather.finished = lambda: told.append(True)
+    gather.answered("b", 2)
+    assert not gather.complete
+    gather.answered("a", 1)
+
+    assert gather.complete
+    assert gather.answers == [1, 2], "in the order of those who were asked"
+    assert told == [True]
+    assert gather.missing == []
+
+
+def test_who_fails_is_named() -> None:
+    gather = Gather({"a": "gateway-1", "b": "gateway-2"})
+    gather.answered("a", 1)
+    gather.failed("b")
+
+    assert gather.complete
+    assert (gather.answers, gather.missing) == ([1], ["gateway-2"])
+
+
+def test_at_the_deadline_those_that_are_silent_are_named() -> None:
+    gather = Gather({"a": "gateway-1", "b": "gateway-2", "c": "gateway-3"})
+    gather.answered("b", None)
+    gather.give_up()
+
+    assert gather.complete
+    assert (gather.answers, gather.missing) == ([None], ["gateway-1", "gateway-3"])
+
+
+def test_a_question_to_nobody_is_complete() -> None:
+    assert Gather({}).complete
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcx"), st.sampled_from(["answer", "fail", "give up"]))))
+def test_whatever_comes_the_end_is_told_once_and_everybody_is_an_answer_or_missing(
+    happenings: list[tuple[str, str]],
+) -> None:
+    told: list[bool] = []
+    gather = Gather({"a": "1", "b": "2", "c": "3"})
+    gather.finished = lambda: told.append(True)
+    for key, what in happenings:
+        if what == "answer":
+            gather.answered(key, key)
+        elif what == "fail":
+            gather.failed(key)
+        else:
+            gather.give_up()
+
+    assert told == [True] * gather.complete
+    if gather.complete:
+        assert len(gather.answers) + len(gather.missing) == 3

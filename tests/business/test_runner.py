@@ -1,0 +1,461 @@
+"""Running handlers: order, concurrency, tasks, time limits, failures. Through a real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gatecrew import App, Client, HandlerTimeout, TurnDropped
+
+if TYPE_CHECKING:
+    from .conftest import House
+
+Errors = Callable[[], list[str]]
+
+
+class TestTasks:
+    async def test_handlers_that_do_not_suspend_share_one_task(self, house: House) -> None:
+        app = App()
+        tasks: list[object] = []
+
+        @app.on_message
+        async def see(client: Client, data: str) -> None:
+            tasks.append(asyncio.current_task())
+            client.send(data)
+
+        await house.work(app)
+        async with house.client() as client:
+            for number in range(3):
+                await client.send(str(number))
+                await client.recv()
+
+        assert tasks[0] is not None
+        assert len(set(tasks)) == 1
+
+    async def test_a_handler_stays_in_one_task_when_it_suspends(self, house: House) -> None:
+        """Timeouts and task groups, and libraries built on them, compare the current task at their two ends."""
+        app = App()
+        tasks: list[object] = []
+
+        @app.on_message
+        async def see(client: Client, data: str) -> None:
+            tasks.append(asyncio.current_task())
+            async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(0.001))
+            tasks.append(asyncio.current_task())
+            client.send(data)
+
+        await house.work(app)
+        async with house.client() as client:
+            for number in range(2):
+                await client.send(str(number))
+                await client.recv()
+
+        assert tasks[0] is tasks[1]
+        assert tasks[2] is tasks[3]
+        assert tasks[0] is not tasks[2]
+
+    async def test_what_a_handler_sets_in_its_context_is_its_own(self, house: House) -> None:
+        app = App()
+        mark = contextvars.ContextVar("mark", default="none")
+
+        @app.on_message
+        async def see(client: Client, data: str) -> None:
+            before = mark.get()
+            token = mark.set(data)
+            if data == "suspend":
+                await asyncio.sleep(0)
+            client.send(f"{before} {mark.get()}")
+            if data == "reset":
+                mark.reset(token)
+
+        await house.work(app)
+        async with house.client() as client:
+            for data in ("a", "suspend", "b", "reset", "c"):
+                await client.send(data)
+                assert await client.recv() == f"none {data}"
+
+    async def test_a_timeout_inside_a_handler_is_the_handlers_own(self, house: House, errors: Errors) -> None:
+        app = App()
+
+        @app.on_message
+        async def wait(client: Client, data: str) -> None:
+            try:
+                async with asyncio.timeout(0.01):
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                client.send("timed out")
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("go")
+            assert await client.recv() == "timed out"
+
+        assert errors() == []
+
+    async def test_tasks_of_a_handler_record_into_its_turn_and_later_on_their_own(self, house: House) -> None:
+        app = App()
+        go = asyncio.Event()
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def later(client: Client) -> None:
+            await go.wait()
+            client.send("later")
+
+        @app.on_message
+        async def start(client: Client, data: str) -> None:
+            tasks.add(asyncio.create_task(later(client)))
+            await asyncio.gather(*(_send(client, n) for n in range(3)))
+
+        async def _send(client: Client, number: int) -> None:
+            client.send(str(number))
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("go")
+            assert [await client.recv() for _ in range(3)] == ["0", "1", "2"]
+            go.set()
+            assert await client.recv() == "later"
+
+
+class TestOrder:
+    async def test_events_of_one_client_are_handled_one_at_a_time_and_in_order(self, house: House) -> None:
+        app = App()
+        inside = 0
+
+        @app.on_message
+        async def slowly(client: Client, data: str) -> None:
+            nonlocal inside
+            inside += 1
+            assert inside == 1
+            if int(data) % 3:
+                await asyncio.sleep(0.001 * (int(data) % 2))
+            inside -= 1
+            client.send(data)
+
+        await house.work(app)
+        async with house.client() as client:
+            for number in range(50):
+                await client.send(str(number))
+
+            assert [await client.recv() for _ in range(50)] == list(map(str, range(50)))
+
+    async def test_a_slow_client_holds_up_nobody_else(self, house: House) -> None:
+        app = App()
+        go = asyncio.Event()
+
+        @app.on_message
+        async def wait(client: Client, data: str) -> None:
+            if data == "wait":
+                await go.wait()
+            client.send(data)
+
+        await house.work(app)
+        async with house.client() as slow, house.client() as quick:
+            await slow.send("wait")
+            await slow.send("after")
+            await quick.send("quick")
+            assert await quick.recv() == "quick"
+            go.set()
+            assert [await slow.recv(), await slow.recv()] == ["wait", "after"]
+
+    async def test_no_more_than_so_many_are_suspended_at_once(self, house: House) -> None:
+        app = App()
+        most = inside = 0
+        go = asyncio.Event()
+
+        @app.on_message
+        async def wait(client: Client, data: str) -> None:
+            nonlocal most, inside
+            inside += 1
+            most = max(most, inside)
+            if inside == 2:
+                asyncio.get_running_loop().call_later(0.02, go.set)
+            await go.wait()
+            inside -= 1
+            client.send(data)
+
+        await house.work(app, concurrency=2)
+        async with house.client() as one, house.client() as two, house.client() as three:
+            for client in (one, two, three):
+                await client.send("go")
+            for client in (one, two, three):
+                assert await client.recv() == "go"
+
+        assert most == 2
+
+    async def test_a_worker_that_stops_finishes_what_it_has(self, house: House) -> None:
+        app = App()
+        began = asyncio.Event()
+
+        @app.on_message
+        async def slowly(client: Client, data: str) -> None:
+            began.set()
+            await asyncio.sleep(0.05)
+            client.send(data)
+
+        worker = await house.work(app)
+        async with house.client() as client:
+            for number in range(3):
+                await client.send(str(number))
+            await began.wait()
+            await worker.stop()
+
+            assert [await client.recv() for _ in range(3)] == ["0", "1", "2"]
+
+    async def test_what_does_not_finish_in_time_is_handled_by_another_worker(self, house: House) -> None:
+        stuck, other = App(), App()
+        began = asyncio.Event()
+
+        @stuck.on_message
+        async def hang(client: Client, data: str) -> None:
+            began.set()
+            client.send("never")
+            await asyncio.Event().wait()
+
+        @other.on_message
+        async def answer(client: Client, data: str) -> None:
+            client.send(f"{data} {client.redelivered}")
+
+        worker = await house.work(stuck, drain_timeout=0.05)
+        async with house.client() as client:
+            await client.send("hello")
+            await began.wait()
+            await worker.stop()
+            await house.work(other, "worker-2")
+
+            assert await client.recv() == "hello True"
+
+
+class TestFailures:
+    async def test_nothing_that_a_failed_handler_commanded_is_sent(self, house: House, errors: Errors) -> None:
+        app = App()
+
+        @app.on_message
+        async def fail(client: Client, data: str) -> None:
+            client.send("no")
+            client.bind("nobody")
+            client.session["n"] = 1
+            if data == "later":
+                await asyncio.sleep(0)
+            if data != "report":
+                raise ValueError(data)
+            client.send(f"{client.uid} {client.session}")
+
+        await house.work(app)
+        async with house.client() as client:
+            for data in ("now", "later", "report"):
+                await client.send(data)
+            assert await client.recv() == "no"
+            assert await client.recv() == "nobody {'n': 1}"
+            async with house.client() as second:
+                await second.send("now")
+                await second.send("report")
+                await second.recv()
+
+        assert [error.split(": ", 1)[1] for error in errors()] == ["ValueError: now", "ValueError: later", "ValueError: now"]
+
+    async def test_the_error_handler_answers_in_its_place(self, house: House, errors: Errors) -> None:
+        app = App()
+
+        @app.on_message
+        async def fail(client: Client, data: str) -> None:
+            client.send("no")
+            raise ValueError(data)
+
+        @app.on_error
+        async def tell(client: Client | None, error: Exception) -> None:
+            await asyncio.sleep(0)
+            assert client is not None
+            client.send(f"{type(error).__name__} {error}")
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("one")
+            await client.send("two")
+
+            assert [await client.recv(), await client.recv()] == ["ValueError one", "ValueError two"]
+        assert len(errors()) == 2
+
+    async def test_an_error_handler_that_fails_is_logged_and_the_client_goes_on(self, house: House, errors: Errors) -> None:
+        app = App()
+
+        @app.on_message
+        async def fail(client: Client, data: str) -> None:
+            if data == "fail":
+                raise ValueError(data)
+            client.send(data)
+
+        @app.on_error
+        async def fail_too(client: Client | None, error: Exception) -> None:
+            client.send("no")  # type: ignore[union-attr]
+            raise KeyError("too")
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("fail")
+            await client.send("ok")
+
+            assert await client.recv() == "ok"
+        assert len(errors()) == 2
+
+    async def test_not_even_an_exit_takes_the_worker_down(self, house: House, errors: Errors) -> None:
+        app = App()
+
+        @app.on_message
+        async def leave(client: Client, data: str) -> None:
+            if data == "exit":
+                raise SystemExit(3)
+            if data == "cancel":
+                raise asyncio.CancelledError
+            client.send(data)
+
+        await house.work(app)
+        async with house.client() as client:
+            for data in ("exit", "cancel", "ok"):
+                await client.send(data)
+
+            assert await client.recv() == "ok"
+        assert len(errors()) == 2
+
+    async def test_a_session_that_cannot_be_kept_is_a_failure(self, house: House, errors: Errors) -> None:
+        app = App()
+
+        @app.on_message
+        async def spoil(client: Client, data: str) -> None:
+            if data == "spoil":
+                client.session["x"] = object()
+            client.send(f"{data} {client.session}")
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("spoil")
+            await client.send("ok")
+
+            assert await client.recv() == "ok {}"
+        assert len(errors()) == 1
+
+
+class TestTimeLimit:
+    async def test_a_handler_that_takes_too_long_is_cancelled_and_told(self, house: House, errors: Errors) -> None:
+        app = App()
+        ended = asyncio.Event()
+        told: list[Exception] = []
+
+        @app.on_message
+        async def hang(client: Client, data: str) -> None:
+            if data == "hang":
+                client.send("no")
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ended.set()
+            client.send(data)
+
+        @app.on_error
+        async def tell(client: Client | None, error: Exception) -> None:
+            told.append(error)
+
+        await house.work(app, handler_timeout=0.05)
+        async with house.client() as client:
+            await client.send("hang")
+            await client.send("next")
+            assert await client.recv() == "next"
+
+        assert ended.is_set()
+        assert [type(error) for error in told] == [HandlerTimeout]
+        assert len(errors()) == 1
+
+    async def test_one_that_does_not_end_even_then_is_left_behind(
+        self, house: House, errors: Errors, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gatecrew.business.runner.GRACE", 0.05)
+        app = App()
+        go, refused = asyncio.Event(), asyncio.Event()
+
+        @app.on_message
+        async def stay(client: Client, data: str) -> None:
+            if data == "stay":
+                while not go.is_set():
+                    try:
+                        await go.wait()
+                    except asyncio.CancelledError:
+                        continue
+                try:
+                    client.send("no")
+                except TurnDropped:
+                    refused.set()
+            client.send(data)
+
+        worker = await house.work(app, handler_timeout=0.05)
+        async with house.client() as client:
+            await client.send("stay")
+            await client.send("next")
+            assert await client.recv() == "next"
+            go.set()
+            await refused.wait()
+
+        assert worker._runner.counters["handler.abandoned"] == 1
+        assert len(errors()) == 1
+
+    async def test_a_thread_that_takes_too_long_cannot_be_stopped_but_sends_nothing(self, house: House) -> None:
+        app = App()
+        go, refused = threading.Event(), threading.Event()
+
+        @app.on_message
+        def stay(client: Client, data: str) -> None:
+            if data == "stay":
+                go.wait(5)
+                try:
+                    client.send("no")
+                except TurnDropped:
+                    refused.set()
+                    raise
+            client.send(data)
+
+        await house.work(app, handler_timeout=0.05)
+        async with house.client() as client:
+            await client.send("stay")
+            await client.send("next")
+            assert await client.recv() == "next"
+            go.set()
+            assert await asyncio.to_thread(refused.wait, 5)
+
+
+class TestThreads:
+    async def test_a_def_handler_runs_in_a_thread_and_commands_and_asks_there(self, house: House) -> None:
+        app = App()
+
+        @app.on_message
+        def count(client: Client, data: str) -> None:
+            client.join("room")
+            found = app.wait(app.group("room").count())
+            client.send(f"{found} {threading.current_thread().name.split('_')[0]}")
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("go")
+
+            assert await client.recv() == "1 handler"
+
+    async def test_waiting_on_the_loop_itself_is_refused(self, house: House, errors: Errors) -> None:
+        app = App()
+
+        @app.on_message
+        async def wrong(client: Client, data: str) -> None:
+            app.wait(app.group("room").count())
+
+        @app.on_error
+        def tell(client: Client | None, error: Exception) -> None:
+            client.send(str(error))  # type: ignore[union-attr]
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("go")
+            assert "write await" in str(await client.recv())
+        assert len(errors()) == 1
