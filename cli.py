@@ -27,7 +27,11 @@ DEFAULT_FILE = "gatecrew.toml"
 
 
 class _Group(click.Group):
-    """Commands whose errors are one line."""
+    """Commands that are listed as they stand here, and whose errors are one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -150,14 +154,13 @@ def send(
 
     TEXT is the message; - takes it from standard input, as it is. Returns when the gateways have it.
     """
-    from .business.cluster import BlockingCluster
+    from .business.blocking import BlockingCluster
 
     if sum((to_all, client is not None, uid is not None, group is not None)) != 1:
         raise click.UsageError("give one of --all, --client, --uid and --group")
-    raw = click.get_binary_stream("stdin").read() if text == "-" else text.encode()
+    raw = sys.stdin.buffer.read() if text == "-" else text.encode()
     data = raw if binary else _decoded(raw)
-    path = _found(file)
-    with BlockingCluster(path and str(path)) as cluster:
+    with BlockingCluster(_found(file)) as cluster:
         if client is not None:
             cluster.send_to_client(client, data)
         elif uid is not None:

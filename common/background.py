@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from . import notify
 from .errors import ConfigError
-from .exits import Exit
+from .exits import Exit, ending
 
 if TYPE_CHECKING:
     import socket
@@ -55,7 +55,7 @@ def run(body: Callable[[], int], *, run_dir: Path, output: Path) -> str:
         if "READY" in fields:
             return fields["STATUS"]
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        text = fields.get("STATUS") or f"it ended with exit code {code}; see {output}"
+        text = fields.get("STATUS") or f"it {ending(code)}; see {output}"
         raise (Exit.USAGE if code == Exit.USAGE else Exit.FAILED).error(text)
 
 

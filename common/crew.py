@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .backoff import Backoff
 from .errors import GatecrewError
+from .exits import ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -289,9 +290,4 @@ def _why(child: Child, code: int) -> str:
     """Say why a child ended, to follow its name."""
     if child.killed:
         return child.killed
-    if code < 0:
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:  # a real-time signal
-            return f"was killed by signal {-code}"
-    return f"ended with exit code {code}" + (f": {child.last_words}" if child.last_words else "")
+    return ending(code) + (f": {child.last_words}" if child.last_words else "")

@@ -1,7 +1,8 @@
-"""The exit codes of all commands."""
+"""How processes end: the exit codes of all commands, and what an exit code says."""
 
 from __future__ import annotations
 
+import signal
 from enum import IntEnum
 
 from .errors import ConfigError, GatecrewError
@@ -22,3 +23,17 @@ class Exit(IntEnum):
     def error(self, text: str) -> GatecrewError:
         """Return an error that has this exit code."""
         return ConfigError(text) if self is Exit.USAGE else GatecrewError(text)
+
+
+def ending(code: int) -> str:
+    """Say how a process ended, to follow its name.
+
+    Args:
+        code: its exit code, or minus the number of the signal that killed it.
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal
+        return f"was killed by signal {-code}"
