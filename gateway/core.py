@@ -152,15 +152,6 @@ class Core:
 
     def _take(self, message: Message, port: Port | None) -> None:
         credit = message[1]
-        if port is None or port.room or port in self.dispatch.workers:
-            raise LinkError("takes events, but is no worker or does so already")
-        if type(credit) is not int or credit < 1:
-            raise LinkError(f"takes events with a credit of {credit!r}")
-        port.room = credit
-        self.dispatch.joined(port)
-
-    def _take(self, message: Message, port: Port | None) -> None:
-        credit = message[1]
         if port is None or port in self.dispatch.workers or port.outstanding:
             raise LinkError("takes events, but is no worker or does so already")
         if type(credit) is not int or credit < 1:
@@ -291,11 +282,13 @@ class Core:
         _, client_id, last, code, reason = message
         client = self._client(client_id)
         if client is not None:
-            if type(code) is not int:
-                raise LinkError(f"a close code that is {type(code).__name__}, not a number")
+            if type(code) is not int or type(reason) is not str:
+                raise LinkError(
+                    f"closes a client with {code!r} and {type(reason).__name__}, not with a number and a text"
+                )
             if last is not None:
                 client.connection.send(_data(last))
-            client.connection.close(code, _text(reason))
+            client.connection.close(code, reason)
 
     def _destroy_client(self, message: Message, _: Port | None) -> None:
         client = self._client(message[1])

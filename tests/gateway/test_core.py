@@ -1,0 +1,759 @@
+"""Clients open, talk and close; workers and callers command and ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from gatecrew.common import messages as op
+from gatecrew.common import reasons, wire
+from gatecrew.common.errors import LinkError
+from gatecrew.common.ids import gateway_of
+from gatecrew.common.messages import Ask, Message
+from gatecrew.gateway import core as core_module
+from gatecrew.gateway.core import Core
+from gatecrew.gateway.dispatch import Dispatch, Port
+from gatecrew.gateway.frames import encode
+from gatecrew.gateway.placement import router
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from gatecrew.common.reasons import Reason
+    from gatecrew.gateway.client import Client
+
+KEY = "abcdefgh"
+INTRODUCTION = ["/chat", {"room": "1"}, "127.0.0.1:5000", "ws://127.0.0.1:7272", None]
+HEADERS = [["Host", "localhost"]]
+
+
+class Socket:
+    """A client's socket. As the real one, it tells when it closes, and after that does nothing."""
+
+    def __init__(self, house: House, *, plain: bool, room: int) -> None:
+        self.house = house
+        self.plain = plain
+        self.room = room  # messages that it takes before it is too slow
+        self.client: Client | None = None
+        self.got: list[str | bytes] = []
+        self.frames = 0
+        self.closed: tuple[int, str] | None = None
+        self.closed_for: Reason | None = None
+
+    def write(self, frame: bytes) -> None:
+        assert self.plain
+        self.frames += 1
+        short = frame[0] == 0x81 and frame[1] < 126
+        self.take(frame[2:].decode() if short else frame[2:])
+
+    def send(self, data: str | bytes) -> None:
+        self.take(data)
+
+    def take(self, data: str | bytes) -> None:
+        if self.closed is not None:
+            return
+        if len(self.got) == self.room:
+            self.leave(reasons.SLOW.code, reasons.SLOW.text)
+        else:
+            self.got.append(data)
+
+    def close(self, code: int, reason: str) -> None:
+        self.leave(code, reason)
+
+    def shut(self, reason: Reason) -> None:
+        self.closed_for = reason
+        self.leave(reason.code, reason.text)
+
+    def abort(self) -> None:
+        self.leave(1006, "")
+
+    def leave(self, code: int, reason: str) -> None:
+        if self.closed is None:
+            self.closed = (code, reason)
+            if self.client is not None:
+                self.house.core.closed(self.client, code, reason)
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Asker:
+    """A worker or caller at the other end of a link. What it gets has been on the wire."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.answers: list[Message] = []
+        self.events: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        (copy,) = wire.unpack(wire.pack([message]))
+        (self.answers if copy[0] == op.ANSWER else self.events).append(copy)
+
+
+class House:
+    """A gateway with the sockets and askers around it."""
+
+    def __init__(self, client_pending: int = 256, event_buffer: int = 1 << 30) -> None:
+        self.counters: Counter[str] = Counter()
+        self.dispatch = Dispatch(router("sticky", Random(1)), client_pending, event_buffer)
+        self.core = Core(KEY, self.dispatch, encode, self.counters)
+        self.caller = Asker()
+
+    def open(self, *, plain: bool = True, room: int = 1 << 30) -> Client:
+        """Do as the listener does when a client opens."""
+        socket = Socket(self, plain=plain, room=room)
+        client = self.core.opened(socket, INTRODUCTION, HEADERS)
+        socket.client = client
+        if socket.closed is not None:
+            self.core.closed(client, *socket.closed)
+        return client
+
+    def join(self, name: str = "worker-1", credit: int = 1000) -> Staff:
+        asker = Asker()
+        staff = Staff(self, asker, Port(name, f"key of {name}", 0, asker.send))
+        staff.do([op.TAKE, credit])
+        return staff
+
+    def do(self, *batch: Message) -> None:
+        """Let the caller command something."""
+        self.core.apply(list(batch), self.caller, None)
+
+    def ask(self, ask: Ask, argument: object = None) -> Any:
+        """Let the caller ask something."""
+        self.do([op.QUERY, 77, int(ask), argument])
+        opcode, number, found = self.caller.answers.pop()
+        assert (opcode, number) == (op.ANSWER, 77)
+        return found
+
+
+class Staff(NamedTuple):
+    """A worker."""
+
+    house: House
+    asker: Asker
+    port: Port
+
+    def do(self, *batch: Message) -> None:
+        self.house.core.apply(list(batch), self.asker, self.port)
+
+    @property
+    def kinds(self) -> list[tuple[int, int]]:
+        """Opcode and number of each event that came, of one client."""
+        return [(event[0], event[3]) for event in self.asker.events if event[0] != op.FORGET]
+
+    @property
+    def forgot(self) -> list[str]:
+        """The clients that it was told to forget."""
+        return [event[1] for event in self.asker.events if event[0] == op.FORGET]
+
+    def finish(self) -> None:
+        """Acknowledge everything."""
+        while self.port.outstanding:
+            self.do([op.ACK, *self.port.outstanding])
+
+
+def socket_of(client: Client) -> Socket:
+    assert isinstance(client.connection, Socket)
+    return client.connection
+
+
+def got(client: Client) -> list[str | bytes]:
+    return socket_of(client).got
+
+
+# What clients do
+
+
+def test_what_a_client_does_reaches_a_worker_in_order() -> None:
+    house = House()
+    worker = house.join()
+    client = house.open()
+    house.core.received(client, "hello")
+    house.core.received(client, b"\x00\xff")
+    house.core.closed(client, 1001, "going away")
+
+    state = [0, None, wire.pack({}), INTRODUCTION, False]
+    assert worker.asker.events == [
+        [op.CONNECT, 1, client.id, 1, state, HEADERS],
+        [op.MESSAGE, 2, client.id, 2, None, "hello"],
+        [op.MESSAGE, 3, client.id, 3, None, b"\x00\xff"],
+        [op.CLOSE, 4, client.id, 4, None, [1001, "going away"]],
+    ]
+    assert house.core.events == 4
+    worker.finish()
+    assert house.dispatch.bytes == 0
+    assert house.core._closing == {}
+
+
+def test_a_client_id_names_its_gateway() -> None:
+    assert gateway_of(House().open().id) == KEY
+
+
+def test_a_client_that_closed_is_in_no_index() -> None:
+    house = House()
+    client = house.open()
+    house.do([op.BIND, client.id, "ann", False], [op.JOIN, client.id, "red"])
+    house.core.closed(client, 1000, "")
+
+    assert house.ask(Ask.ONLINE, client.id) is False
+    assert house.ask(Ask.UIDS) == []
+    assert house.ask(Ask.GROUPS) == []
+
+
+def test_its_close_event_still_says_who_a_client_was() -> None:
+    house = House()
+    client = house.open()
+    house.do([op.BIND, client.id, "ann", False])
+    house.core.closed(client, 1000, "")
+    worker = house.join()
+
+    assert [event[4] and event[4][1] for event in worker.asker.events] == ["ann", None]
+
+
+def test_a_client_that_comes_while_too_much_waits_is_told_to_come_again() -> None:
+    house = House(event_buffer=1000)
+    first = house.open()
+    house.core.received(first, "x" * 1000)
+    second = house.open()
+
+    assert socket_of(second).closed_for == reasons.OVERLOADED
+    assert house.ask(Ask.CLIENTS) == [first.id]
+    worker = house.join()
+    worker.finish()
+    assert {event[2] for event in worker.asker.events} == {first.id}
+    house.open()
+    assert house.ask(Ask.CLIENT_COUNT) == 2
+
+
+# Sending
+
+
+def test_a_message_to_one_client() -> None:
+    house = House()
+    client, other = house.open(), house.open()
+    house.do([op.SEND, client.id, "text"], [op.SEND, client.id, b"binary"])
+
+    assert got(client) == ["text", b"binary"]
+    assert got(other) == []
+
+
+def test_a_message_to_a_list_of_clients_goes_once_to_each() -> None:
+    house = House()
+    one, two, three = house.open(), house.open(), house.open()
+    house.do([op.SEND, [one.id, two.id, "gone", one.id], "hi"])
+
+    assert (got(one), got(two), got(three)) == (["hi"], ["hi"], [])
+    assert house.counters == {"discarded.client_gone": 1}
+
+
+def test_a_message_to_uids() -> None:
+    house = House()
+    phone, laptop, bob, nobody = (house.open() for _ in range(4))
+    house.do(
+        [op.BIND, phone.id, "ann", False],
+        [op.BIND, laptop.id, "ann", False],
+        [op.BIND, bob.id, "bob", False],
+        [op.SEND_UID, ["ann"], "a"],
+        [op.SEND_UID, ["bob", "ann", "nobody", "bob"], "b"],
+    )
+
+    assert [got(client) for client in (phone, laptop, bob, nobody)] == [["a", "b"], ["a", "b"], ["b"], []]
+    assert house.counters == {}
+
+
+def test_a_message_to_groups_goes_once_to_who_is_in_two_and_not_to_the_excluded() -> None:
+    house = House()
+    both, red, blue, out = (house.open() for _ in range(4))
+    for client, group in ((both, "red"), (both, "blue"), (red, "red"), (blue, "blue"), (out, "red")):
+        house.do([op.JOIN, client.id, group])
+    house.do(
+        [op.SEND_GROUP, ["red"], "1", []],
+        [op.SEND_GROUP, ["red", "blue", "empty"], "2", [out.id, "gone"]],
+        [op.SEND_GROUP, ["empty"], "3", []],
+        [op.SEND_GROUP, [], "4", []],
+    )
+
+    assert [got(client) for client in (both, red, blue, out)] == [["1", "2"], ["1", "2"], ["2"], ["1"]]
+
+
+def test_a_message_to_all_but_some() -> None:
+    house = House()
+    one, two = house.open(), house.open()
+    house.do([op.SEND_ALL, "1", []], [op.SEND_ALL, "2", [two.id]])
+
+    assert (got(one), got(two)) == (["1", "2"], ["1"])
+
+
+def test_a_frame_is_made_once_for_all_who_can_take_it() -> None:
+    house = House()
+    made: list[str | bytes] = []
+
+    def count(data: str | bytes) -> bytes:
+        made.append(data)
+        return encode(data)
+
+    house.core._encode = count
+    plain = [house.open() for _ in range(3)]
+    compressed = house.open(plain=False)
+    house.do([op.SEND_ALL, "hi", []], [op.SEND_GROUP, ["empty"], "nobody", []])
+
+    assert made == ["hi"]
+    assert [socket_of(client).frames for client in plain] == [1, 1, 1]
+    assert [got(client) for client in (*plain, compressed)] == [["hi"]] * 4
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_slow_client_is_closed_in_the_middle_of_a_message_to_all(*, plain: bool) -> None:
+    house = House()
+    worker = house.join()
+    clients = [house.open(room=1 if number % 2 else 10, plain=plain) for number in range(6)]
+    for client in clients:
+        house.do([op.JOIN, client.id, "red"], [op.BIND, client.id, "ann", False])
+    house.do([op.SEND_ALL, "1", []], [op.SEND_ALL, "2", []])
+
+    assert [len(got(client)) for client in clients] == [2, 1, 2, 1, 2, 1]
+    house.do([op.SEND_GROUP, ["red"], "3", []], [op.SEND_UID, ["ann"], "4"])
+    assert [len(got(client)) for client in clients] == [4, 1, 4, 1, 4, 1]
+    closed = [event for event in worker.asker.events if event[0] == op.CLOSE]
+    assert [event[5][0] for event in closed] == [reasons.SLOW.code] * 3
+
+
+def test_slow_clients_may_be_closed_by_a_message_to_their_group_or_uid() -> None:
+    house = House()
+    for command in ([op.SEND_GROUP, ["red"], "hi", []], [op.SEND_UID, ["ann"], "hi"]):
+        clients = [house.open(room=0) for _ in range(5)]
+        for client in clients:
+            house.do([op.JOIN, client.id, "red"], [op.BIND, client.id, "ann", False])
+        house.do(command)
+
+        assert all(socket_of(client).closed for client in clients)
+        assert house.ask(Ask.GROUPS) == []
+        assert house.ask(Ask.UIDS) == []
+
+
+# Binding, grouping, sessions
+
+
+def test_a_uid_that_is_bound_again_takes_the_place_of_the_first() -> None:
+    house = House()
+    client = house.open()
+    house.do([op.BIND, client.id, "ann", False], [op.BIND, client.id, "bob", False], [op.BIND, client.id, "bob", False])
+
+    assert house.ask(Ask.UIDS) == ["bob"]
+    house.do([op.UNBIND, client.id, False], [op.UNBIND, client.id, False])
+    assert house.ask(Ask.UIDS) == []
+
+
+def test_groups_are_joined_left_and_dissolved() -> None:
+    house = House()
+    one, two = house.open(), house.open()
+    house.do([op.JOIN, one.id, "red"], [op.JOIN, one.id, "red"], [op.JOIN, two.id, "red"], [op.JOIN, two.id, "blue"])
+    assert house.ask(Ask.GROUP_COUNTS) == {"red": 2, "blue": 1}
+
+    house.do([op.LEAVE, one.id, "red"], [op.LEAVE, one.id, "red"], [op.LEAVE, one.id, "green"])
+    assert house.ask(Ask.GROUP_COUNTS) == {"red": 1, "blue": 1}
+    house.do([op.UNGROUP, "red"], [op.UNGROUP, "green"])
+    assert house.ask(Ask.GROUP_CLIENTS) == {"blue": [two.id]}
+
+
+def test_a_session_is_set_and_updated() -> None:
+    house = House()
+    client = house.open()
+    house.do([op.SET_SESSION, client.id, {"a": 1, "b": 2, "c": 3}, False])
+    house.do([op.UPDATE_SESSION, client.id, {"a": [9], "d": 4}, ["b", "nothing"], False])
+
+    assert house.ask(Ask.SESSION, client.id) == {"a": [9], "c": 3, "d": 4}
+
+
+@pytest.mark.parametrize(
+    ("command", "uid", "session"),
+    [
+        ([op.BIND, "ann"], "ann", {}),
+        ([op.UNBIND], None, {}),
+        ([op.SET_SESSION, {"a": 1}], None, {"a": 1}),
+        ([op.UPDATE_SESSION, {"a": 1}, []], None, {"a": 1}),
+    ],
+)
+def test_a_worker_is_told_what_changed_and_how_many_of_the_changes_were_its_own(
+    command: Message, uid: str | None, session: dict[str, Any]
+) -> None:
+    house = House()
+    worker = house.join()
+    client = house.open()
+    opcode, *rest = command
+    house.do([opcode, client.id, *rest, True])  # of a caller none is counted
+    house.core.received(client, "1")
+    worker.do([opcode, client.id, *rest, False])
+    house.core.received(client, "2")
+    worker.do([opcode, client.id, *rest, True])
+    house.core.received(client, "3")
+    house.core.received(client, "4")
+
+    packed = wire.pack(session)
+    told = [event[4] for event in worker.asker.events[1:]]
+    assert told == [[count, uid, packed, None, False] for count in (0, 0, 1)] + [None]
+
+
+def test_a_change_by_a_worker_that_does_not_have_the_client_is_not_counted() -> None:
+    house = House()
+    one, other = house.join("a"), house.join("b")
+    client = house.open()
+    has, has_not = (one, other) if one.asker.events else (other, one)
+    has_not.do([op.BIND, client.id, "ann", True])
+    house.core.received(client, "1")
+
+    assert has.asker.events[-1][4][:2] == [0, "ann"]
+
+
+def test_a_client_on_its_way_out_may_still_be_changed_until_its_close_event_is_done() -> None:
+    house = House()
+    worker = house.join(credit=1)
+    client = house.open()
+    house.do([op.BIND, client.id, "ann", False])
+    house.core.closed(client, 1000, "")
+    worker.do(
+        [op.SET_SESSION, client.id, {"a": 1}, True],
+        [op.UPDATE_SESSION, client.id, {"b": 2}, [], True],
+        [op.BIND, client.id, "bob", True],
+    )
+    assert house.counters == {}
+    assert house.ask(Ask.UIDS) == []
+    worker.do([op.ACK, 1])
+    assert worker.asker.events[-1][4] == [3, "bob", wire.pack({"a": 1, "b": 2}), None, False]
+
+    worker.do([op.UNBIND, client.id, True])
+    assert client.uid is None
+    worker.finish()
+    worker.do([op.BIND, client.id, "cy", True], [op.SET_SESSION, client.id, {}, True])
+    assert house.counters == {"discarded.client_gone": 2}
+
+
+def test_a_client_on_its_way_out_joins_nothing_and_gets_nothing() -> None:
+    house = House()
+    client = house.open()
+    house.core.closed(client, 1000, "")
+    house.do(
+        [op.JOIN, client.id, "red"],
+        [op.LEAVE, client.id, "red"],
+        [op.SEND, client.id, "hi"],
+        [op.CLOSE_CLIENT, client.id, "bye", 1000, ""],
+        [op.DESTROY_CLIENT, client.id],
+    )
+
+    assert house.ask(Ask.GROUPS) == []
+    assert got(client) == []
+    assert house.counters == {"discarded.client_gone": 5}
+
+
+# Closing
+
+
+def test_a_client_is_closed_with_a_last_message() -> None:
+    house = House()
+    worker = house.join()
+    one, two = house.open(), house.open()
+    house.do([op.CLOSE_CLIENT, one.id, "bye", 4000, "kicked"], [op.CLOSE_CLIENT, two.id, None, 1000, ""])
+
+    assert (got(one), socket_of(one).closed) == (["bye"], (4000, "kicked"))
+    assert (got(two), socket_of(two).closed) == ([], (1000, ""))
+    assert [event[5] for event in worker.asker.events[2:]] == [[4000, "kicked"], [1000, ""]]
+
+
+def test_a_last_message_may_be_one_too_many() -> None:
+    house = House()
+    worker = house.join()
+    client = house.open(room=0)
+    house.do([op.CLOSE_CLIENT, client.id, "bye", 4000, "kicked"])
+
+    assert worker.kinds == [(op.CONNECT, 1), (op.CLOSE, 2)]
+    assert worker.asker.events[-1][5][0] == reasons.SLOW.code
+
+
+def test_a_client_is_destroyed_at_once() -> None:
+    house = House()
+    client = house.open()
+    house.do([op.DESTROY_CLIENT, client.id], [op.DESTROY_CLIENT, client.id])
+
+    assert socket_of(client).closed == (1006, "")
+    assert house.counters == {"discarded.client_gone": 1}
+
+
+# Workers
+
+
+def test_a_worker_gets_events_once_it_takes_them_and_no_more_than_it_takes() -> None:
+    house = House()
+    client = house.open()
+    house.core.received(client, "hi")
+    asker = Asker()
+    worker = Staff(house, asker, Port("worker-1", "k", 0, asker.send))
+    worker.do([op.QUERY, 1, int(Ask.SYNC), None])
+
+    assert asker.events == []
+    worker.do([op.TAKE, 1])
+    assert worker.kinds == [(op.CONNECT, 1)]
+    worker.do([op.ACK, 1])
+    assert worker.kinds == [(op.CONNECT, 1), (op.MESSAGE, 2)]
+
+
+def test_a_worker_that_drains_gets_nothing_new() -> None:
+    house = House()
+    worker = house.join()
+    client = house.open()
+    worker.do([op.DRAIN])
+    house.core.received(client, "hi")
+    worker.do([op.ACK, 1])
+
+    assert worker.kinds == [(op.CONNECT, 1)]
+    successor = house.join("worker-2")
+    assert successor.kinds == [(op.MESSAGE, 2)]
+    assert worker.forgot == [client.id]
+
+
+def test_commands_of_a_batch_take_effect_before_the_events_after_its_ack() -> None:
+    house = House()
+    worker = house.join(credit=1)
+    client = house.open()
+    house.core.received(client, "hi")
+    worker.do([op.BIND, client.id, "ann", True], [op.ACK, 1])
+
+    assert worker.asker.events[-1][4] == [1, "ann", wire.pack({}), None, False]
+
+
+@pytest.mark.parametrize("message", [[op.ACK, 1], [op.ACK], [op.DRAIN], [op.TAKE, 10]])
+def test_a_caller_is_no_worker(message: Message) -> None:
+    with pytest.raises(LinkError, match="is no worker"):
+        House().do(message)
+
+
+@pytest.mark.parametrize("message", [[op.TAKE, 5], [op.ACK, 2], [op.ACK, 1, 1], [op.ACK, "1"], [op.ACK, [1]]])
+def test_a_worker_cannot_say_what_is_not_so(message: Message) -> None:
+    house = House()
+    worker = house.join()
+    house.open()
+
+    with pytest.raises(LinkError, match=r"takes events|acknowledges"):
+        worker.do(message)
+    house.dispatch.lost(worker.port)
+    successor = house.join("worker-2")
+    successor.finish()
+    assert house.dispatch.bytes == 0
+
+
+@pytest.mark.parametrize("credit", [0, -1, "5", None, 1.5])
+def test_a_worker_takes_at_least_one_event(credit: object) -> None:
+    with pytest.raises(LinkError, match=r"takes .* events at once"):
+        House().join(credit=credit)  # type: ignore[arg-type]  # as it may stand on the wire
+
+
+# Asking
+
+
+def test_a_question_sees_what_was_commanded_before_it() -> None:
+    house = House()
+    client = house.open()
+    house.do([op.JOIN, client.id, "red"], [op.QUERY, 5, int(Ask.CLIENT_COUNT), "red"], [op.UNGROUP, "red"])
+
+    assert house.caller.answers == [[op.ANSWER, 5, 1]]
+
+
+def test_whoever_does_not_read_gets_no_answers() -> None:
+    house = House()
+    house.caller.full = True
+    house.do([op.QUERY, 1, int(Ask.SYNC), None])
+
+    assert house.caller.answers == []
+    assert house.counters == {"discarded.asker_full": 1}
+
+
+def test_what_is_answered_to_one_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House()
+    for _ in range(10):
+        client = house.open()
+        house.do([op.JOIN, client.id, "red"], [op.SET_SESSION, client.id, dict.fromkeys("abcd"), False])
+    house.caller.answers.clear()
+    for ask in (Ask.CLIENTS, Ask.GROUP_CLIENTS, Ask.SESSIONS):
+        monkeypatch.setattr(core_module, "MAX_ANSWERS", 25)
+        house.do(*[[op.QUERY, number, int(ask), None] for number in range(50)])
+        assert 1 <= len(house.caller.answers) <= 3
+        house.caller.answers.clear()
+        house.do([op.QUERY, 1, int(ask), None])  # the next batch has its own bound
+        assert len(house.caller.answers) == 1
+        house.caller.answers.clear()
+
+
+# Messages that are not made as they should be
+
+CLIENT, GROUP = "the id of a client", "red"
+GOOD: list[Message] = [
+    [op.SEND, CLIENT, "hi"],
+    [op.SEND, [CLIENT], "hi"],
+    [op.SEND_UID, ["ann"], "hi"],
+    [op.SEND_GROUP, [GROUP], "hi", []],
+    [op.SEND_ALL, "hi", []],
+    [op.BIND, CLIENT, "bob", False],
+    [op.UNBIND, CLIENT, False],
+    [op.JOIN, CLIENT, GROUP],
+    [op.LEAVE, CLIENT, GROUP],
+    [op.UNGROUP, GROUP],
+    [op.SET_SESSION, CLIENT, {}, False],
+    [op.UPDATE_SESSION, CLIENT, {}, [], False],
+    [op.CLOSE_CLIENT, CLIENT, "bye", 1000, ""],
+    [op.DESTROY_CLIENT, CLIENT],
+    [op.QUERY, 1, int(Ask.ONLINE), CLIENT],
+    [op.DRAIN],
+]
+
+
+def with_each(message: Message, place: int, *values: object) -> list[Message]:
+    """Return the message once with each of these values at one place."""
+    return [[*message[:place], value, *message[place + 1 :]] for value in values]
+
+
+#: What the fields must not be. The number of a query and the last field of a bind and the like may be anything.
+BAD: list[Message] = [
+    *with_each([op.SEND, CLIENT, "hi"], 1, None, 5, {}, [5], [[]], [CLIENT, None]),
+    *with_each([op.SEND, CLIENT, "hi"], 2, None, 5, ["hi"], {}),
+    *with_each([op.SEND_UID, ["ann"], "hi"], 1, None, "ann", [5], {"ann": 1}, [["ann"]]),
+    *with_each([op.SEND_UID, ["ann"], "hi"], 2, None, 5),
+    *with_each([op.SEND_GROUP, [GROUP], "hi", []], 1, None, GROUP, [5], {GROUP: 1}, [None], [[GROUP]]),
+    *with_each([op.SEND_GROUP, [GROUP], "hi", []], 2, None, 5),
+    *with_each([op.SEND_GROUP, [GROUP], "hi", []], 3, 5, CLIENT, [5], {CLIENT: 1}),
+    *with_each([op.SEND_ALL, "hi", []], 1, None, 5),
+    *with_each([op.SEND_ALL, "hi", []], 2, 5, [None]),
+    *with_each([op.BIND, CLIENT, "bob", False], 1, None, 5, [CLIENT], {}),
+    *with_each([op.BIND, CLIENT, "bob", False], 2, None, 5, b"bob", ["bob"], {}),
+    *with_each([op.UNBIND, CLIENT, False], 1, None, 5, [CLIENT], {}),
+    *with_each([op.JOIN, CLIENT, GROUP], 1, None, 5, [CLIENT], {}),
+    *with_each([op.JOIN, CLIENT, GROUP], 2, None, 5, b"red", [GROUP], {}),
+    *with_each([op.LEAVE, CLIENT, GROUP], 1, None, 5, [CLIENT], {}),
+    *with_each([op.LEAVE, CLIENT, GROUP], 2, None, 5, b"red", [GROUP], {}),
+    *with_each([op.UNGROUP, GROUP], 1, None, 5, [GROUP], {}),
+    *with_each([op.SET_SESSION, CLIENT, {}, False], 1, None, 5, [CLIENT], {}),
+    *with_each([op.SET_SESSION, CLIENT, {}, False], 2, None, 5, "a", [["a", 1]]),
+    *with_each([op.UPDATE_SESSION, CLIENT, {}, [], False], 1, None, 5, [CLIENT], {}),
+    *with_each([op.UPDATE_SESSION, CLIENT, {}, [], False], 2, None, 5, "a", [["a", 1]]),
+    *with_each([op.UPDATE_SESSION, CLIENT, {}, [], False], 3, None, 5, "a", [5], [[]]),
+    *with_each([op.CLOSE_CLIENT, CLIENT, "bye", 1000, ""], 1, None, 5, [CLIENT], {}),
+    *with_each([op.CLOSE_CLIENT, CLIENT, "bye", 1000, ""], 2, 5, [], {}),
+    *with_each([op.CLOSE_CLIENT, CLIENT, "bye", 1000, ""], 3, None, "1000", 1000.0, True),
+    *with_each([op.CLOSE_CLIENT, CLIENT, "bye", 1000, ""], 4, None, 5, b""),
+    *with_each([op.DESTROY_CLIENT, CLIENT], 1, None, 5, [CLIENT], {}),
+    *with_each([op.QUERY, 1, int(Ask.ONLINE), CLIENT], 2, 99, -1, None, "1", [1]),
+    *with_each([op.QUERY, 1, int(Ask.ONLINE), CLIENT], 3, 5, [CLIENT], {}),
+    [op.ANSWER, 1, 2],
+    [op.MESSAGE, 1, CLIENT, 1, None, "hi"],
+    [op.ANNOUNCE],
+    *with_each([0], 0, 0, -1, 1 << 60),
+]
+
+
+def filled(message: Any, client: Client) -> Any:
+    """Return a message with a real client id in it."""
+    if isinstance(message, list):
+        return [filled(item, client) for item in message]
+    if isinstance(message, dict):
+        return {filled(key, client): value for key, value in message.items()}
+    return client.id if message == CLIENT else message
+
+
+def furnished() -> tuple[House, Staff, Client]:
+    house = House()
+    worker = house.join()
+    client = house.open()
+    house.do(
+        [op.BIND, client.id, "ann", False], [op.JOIN, client.id, GROUP], [op.SET_SESSION, client.id, {"a": 1}, False]
+    )
+    return house, worker, client
+
+
+def verify(house: House) -> None:
+    """Check that the index says the same in both directions, and that every event is accounted for."""
+    index = house.core.index
+    for client in index.clients.values():
+        assert client.open
+        assert client.uid is None or client in index.uids[client.uid]
+        assert all(client in index.groups[group] for group in client.groups)
+    for uid, clients in index.uids.items():
+        assert clients
+        assert all(client.uid == uid and index.clients[client.id] is client for client in clients)
+    for group, clients in index.groups.items():
+        assert clients
+        assert all(group in client.groups and index.clients[client.id] is client for client in clients)
+    wire.pack([list(index.uids), list(index.groups), [client.uid for client in index.clients.values()]])
+    assert all(type(name) is str for name in (*index.uids, *index.groups))
+
+
+@pytest.mark.parametrize("message", GOOD, ids=repr)
+def test_a_good_message_is_carried_out_and_one_of_another_length_is_not(message: Message) -> None:
+    house, worker, client = furnished()
+    for wrong in (message[:-1], [*message, False]):
+        if wrong:
+            with pytest.raises(LinkError, match=rf"message {message[0]} with {len(wrong)} fields, not {len(message)}"):
+                worker.do(filled(wrong, client))
+    verify(house)
+    worker.do(filled(message, client))
+    verify(house)
+
+
+@pytest.mark.parametrize("message", BAD, ids=repr)
+def test_a_bad_message_is_an_error_of_the_peer_and_changes_nothing(message: Message) -> None:
+    house, worker, client = furnished()
+    before = (client.uid, set(client.groups), client.session)
+
+    with pytest.raises(LinkError):
+        worker.do(filled(message, client))
+    assert before == (client.uid, client.groups, client.session)
+    assert got(client) == []
+    assert socket_of(client).closed is None
+    verify(house)
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.sampled_from([CLIENT, GROUP, "ann", 1, 1000]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.binary(), inner, max_size=4),
+    max_leaves=8,
+)
+garbage = st.builds(
+    lambda opcode, rest: [opcode, *rest], st.integers(0, 60) | st.integers(), st.lists(anything, max_size=6)
+)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> Message:
+    """A good message with one field that may be anything."""
+    message = list(draw(st.sampled_from(GOOD)))
+    if len(message) > 1:
+        message[draw(st.integers(1, len(message) - 1))] = draw(anything)
+    return message
+
+
+@given(st.lists(garbage | spoiled() | st.sampled_from(GOOD), max_size=6), st.booleans())
+def test_whatever_a_peer_sends_it_is_the_only_one_to_suffer(batch: list[Message], is_worker: bool) -> None:
+    house, worker, client = furnished()
+    house.core.received(client, "hi")
+    try:
+        house.core.apply(filled(batch, client), worker.asker, worker.port if is_worker else None)
+    except LinkError:
+        if is_worker:
+            house.dispatch.lost(worker.port)
+    verify(house)
+    wire.pack(client.session)
+    for ask in Ask:
+        house.ask(ask, [] if ask == Ask.CLIENTS_OF_UIDS else None)
+    if client.open:
+        house.core.closed(client, 1000, "")
+    successor = house.join("worker-2")
+    worker.finish()
+    successor.finish()
+    assert house.dispatch.bytes == 0
+    assert house.core._closing == {}
