@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -198,7 +199,7 @@ class Hub:
         missed: list[str] = []
         gather = Gather({key: gateway.name for key, gateway in sorted(asked.items())})
         done = self._loop.create_future()
-        gather.finished = lambda: done.done() or done.set_result(None)
+        gather.finished = partial(_settle, done)
         self._gathers[number] = gather
         try:
             for gateway in list(asked.values()):
@@ -287,6 +288,11 @@ class Hub:
         task = self._loop.create_task(gateway.connector.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():  # the asker may have been cancelled
+        done.set_result(None)
 
 
 def unreachable(names: Iterable[str]) -> Unreachable:

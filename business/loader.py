@@ -40,9 +40,9 @@ def load(name: str, folder: Path) -> App:
         raise AppError(f"{name}: {error}") from error
     except (Exception, SystemExit) as error:
         raise _failed(name, error) from error
-    app = module
+    app: object = module
     for part in attribute.split("."):
-        app = getattr(app, part, None)  # type: ignore[assignment]
+        app = getattr(app, part, None)
     if not isinstance(app, App):
         found = "there is none" if app is None else f"it is a {type(app).__name__}"
         raise AppError(f"{name}: expected an App named {attribute} in {module.__file__}, but {found}")

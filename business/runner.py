@@ -12,6 +12,7 @@ import logging
 import types
 from collections import Counter, deque
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..common import messages as op
@@ -238,21 +239,22 @@ class Runner:
         assert client is not None, "only events of clients are led"
         client.busy = True
         self.suspended += 1
-        task = self._running[turn] = asyncio.current_task()
-        limit = self._time_limit and self._loop.call_later(self._time_limit, self._overdue, turn, task)
+        self._running[turn] = asyncio.current_task()
+        limit = self._loop.call_later(self._time_limit, self._overdue, turn) if self._time_limit else None
         error: BaseException | None = None
         try:
             await rest
         except BaseException as raised:  # noqa: BLE001  # a handler must not take the worker down
             error = raised
-        if limit:
+        if limit is not None:
             limit.cancel()
         if turn in self._running:  # else it was abandoned
             await self._end(turn, error)
 
-    def _overdue(self, turn: Turn, task: asyncio.Task[Any]) -> None:
+    def _overdue(self, turn: Turn) -> None:
         """Cancel a handler that takes too long."""
-        if not turn.dropped:
+        task = self._running.get(turn)
+        if not turn.dropped and task is not None:
             turn.dropped = f"the handler ran past its time limit of {self._time_limit:g} s"
             task.cancel()
             self._loop.call_later(GRACE, self._abandon, turn)
@@ -390,11 +392,11 @@ def _steps(
             coroutine.close()
             raise
         except BaseException as error:  # noqa: BLE001  # of the future, or a cancellation: for the handler
-            step, value_or_error = coroutine.throw, error
+            step: Callable[[], object] = partial(coroutine.throw, error)
         else:
-            step, value_or_error = coroutine.send, value
+            step = partial(coroutine.send, value)
         try:
-            waits_for = context.run(step, value_or_error)
+            waits_for = context.run(step)
         except StopIteration:
             return
 

@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-
 from gatecrew.business.worker import Worker
 from gatecrew.common.config import ClusterConfig, Config, GatewayConfig, WorkerConfig
 from gatecrew.common.ids import new_key
@@ -16,6 +14,7 @@ from gatecrew.common.link import Node
 from gatecrew.gateway.server import Gateway
 from gatecrew.register.agent import link_settings
 from gatecrew.register.server import Register
+from websockets.asyncio.client import ClientConnection, connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import pytest
-
 import gatecrew
+import pytest
 from gatecrew import App, AppError, Client
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from gatecrew.business import checks
 from gatecrew.common.errors import ClientIdError
 from gatecrew.common.ids import new_client_id

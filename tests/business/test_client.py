@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from gatecrew.common import wire
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatecrew.business.client import Client
-from gatecrew.common import wire
-
 from .recorder import Recorder, make_client
+
+if TYPE_CHECKING:
+    from gatecrew.business.client import Client
 
 INTRODUCTION = ["/chat", {"room": "a"}, "127.0.0.1:5000", "ws://127.0.0.1:7272", "json"]
 
@@ -113,7 +114,9 @@ class TestSessionChange:
             client.session_change()
 
     @given(sessions, sessions)
-    def test_the_gateway_ends_up_with_what_the_handler_left(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+    def test_the_gateway_ends_up_with_what_the_handler_left(
+        self, before: dict[str, Any], after: dict[str, Any]
+    ) -> None:
         client = make_client(Recorder(), "gategate")
         client.learn(state(0, None, before))
         client.session.clear()

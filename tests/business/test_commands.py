@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from gatecrew.business.client import Api
 from gatecrew.common import messages as op
 from gatecrew.common.errors import ClientIdError
 from gatecrew.common.ids import new_client_id
 
 from .recorder import Recorder, make_client
+
+if TYPE_CHECKING:
+    from gatecrew.business.client import Api
 
 A, B = "aaaaaaaa", "bbbbbbbb"
 ONE, TWO, OTHER = new_client_id(A), new_client_id(A), new_client_id(B)
@@ -24,7 +25,11 @@ ONE, TWO, OTHER = new_client_id(A), new_client_id(A), new_client_id(B)
         ("send_to_all", (b"hi", None, ONE), [(None, [op.SEND_ALL, b"hi", [ONE]])]),
         ("send_to_all", ("hi", [ONE, TWO], TWO), [(A, [op.SEND, ONE, "hi"])]),
         ("send_to_client", (ONE, "hi"), [(A, [op.SEND, ONE, "hi"])]),
-        ("send_to_client", ([ONE, OTHER, TWO, ONE], "hi"), [(A, [op.SEND, [ONE, TWO], "hi"]), (B, [op.SEND, OTHER, "hi"])]),
+        (
+            "send_to_client",
+            ([ONE, OTHER, TWO, ONE], "hi"),
+            [(A, [op.SEND, [ONE, TWO], "hi"]), (B, [op.SEND, OTHER, "hi"])],
+        ),
         ("send_to_client", ([], "hi"), []),
         ("send_to_uid", ("ann", "hi"), [(None, [op.SEND_UID, ["ann"], "hi"])]),
         ("send_to_uid", (["ann", "bob"], "hi"), [(None, [op.SEND_UID, ["ann", "bob"], "hi"])]),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from gatecrew.business.gather import Gather
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gatecrew.business.gather import Gather
 
 
 def test_it_is_complete_when_all_have_answered() -> None:

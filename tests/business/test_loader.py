@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from gatecrew.business.loader import load
 from gatecrew.common.errors import AppError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 GOOD = "from gatecrew import App\nimport types\napp = App()\nbox = types.SimpleNamespace(app=app, name='x')\n"
 
@@ -55,7 +54,10 @@ def test_a_module_that_is_not_there(folder: Path, name: str) -> None:
     ("text", "found"),
     [
         ("def broken(:\n", r"loaded_app.py:1: SyntaxError: "),
-        ("\n\nimport nothing_like_this\n", r"loaded_app.py:3: ModuleNotFoundError: No module named 'nothing_like_this'"),
+        (
+            "\n\nimport nothing_like_this\n",
+            r"loaded_app.py:3: ModuleNotFoundError: No module named 'nothing_like_this'",
+        ),
         ("x = 1\nx.y\n", r"loaded_app.py:2: AttributeError: "),
         ("import sys\nsys.exit(3)\n", r"loaded_app.py:2: SystemExit: 3"),
         ("from gatecrew import App\nApp().every(0)\n", r"more than 0 seconds"),

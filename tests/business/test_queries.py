@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from gatecrew.common.ids import new_client_id
 from gatecrew.common.messages import Ask
 
@@ -55,10 +54,22 @@ ID = new_client_id(GATEWAY)
             [{"g": ["u"]}, {"g": ["u", "v"]}],
             {"g": ["u", "v"]},
         ),
-        ("get_all_group_uid_count", (), (None, Ask.GROUP_UIDS, None), [{"g": ["u"]}, {"g": ["u"], "h": []}], {"g": 1, "h": 0}),
+        (
+            "get_all_group_uid_count",
+            (),
+            (None, Ask.GROUP_UIDS, None),
+            [{"g": ["u"]}, {"g": ["u"], "h": []}],
+            {"g": 1, "h": 0},
+        ),
         ("get_session", (ID,), (GATEWAY, Ask.SESSION, ID), [{"n": 1}], {"n": 1}),
         ("get_session", (ID,), (GATEWAY, Ask.SESSION, ID), [], None),
-        ("get_all_client_sessions", (), (None, Ask.SESSIONS, None), [{"a": {}}, {"b": {"n": 1}}], {"a": {}, "b": {"n": 1}}),
+        (
+            "get_all_client_sessions",
+            (),
+            (None, Ask.SESSIONS, None),
+            [{"a": {}}, {"b": {"n": 1}}],
+            {"a": {}, "b": {"n": 1}},
+        ),
         ("get_client_sessions_by_group", ("g",), (None, Ask.SESSIONS, "g"), [{"a": {}}], {"a": {}}),
         ("flush", (), (None, Ask.SYNC, None), [True, True], True),
     ],

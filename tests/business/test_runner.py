@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import pytest
-
 from gatecrew import App, Client, HandlerTimeout, TurnDropped
 
 if TYPE_CHECKING:
+    import pytest
+
     from .conftest import House
 
 Errors = Callable[[], list[str]]
@@ -258,7 +258,11 @@ class TestFailures:
                 await second.send("report")
                 await second.recv()
 
-        assert [error.split(": ", 1)[1] for error in errors()] == ["ValueError: now", "ValueError: later", "ValueError: now"]
+        assert [error.split(": ", 1)[1] for error in errors()] == [
+            "ValueError: now",
+            "ValueError: later",
+            "ValueError: now",
+        ]
 
     async def test_the_error_handler_answers_in_its_place(self, house: House, errors: Errors) -> None:
         app = App()
@@ -282,7 +286,9 @@ class TestFailures:
             assert [await client.recv(), await client.recv()] == ["ValueError one", "ValueError two"]
         assert len(errors()) == 2
 
-    async def test_an_error_handler_that_fails_is_logged_and_the_client_goes_on(self, house: House, errors: Errors) -> None:
+    async def test_an_error_handler_that_fails_is_logged_and_the_client_goes_on(
+        self, house: House, errors: Errors
+    ) -> None:
         app = App()
 
         @app.on_message

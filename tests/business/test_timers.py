@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from gatecrew.business.timers import Turns
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gatecrew.business.timers import Turns
 
 KEYS = st.sets(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=6)
 

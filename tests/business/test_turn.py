@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from gatecrew.business.turn import Turn
 from gatecrew.common.errors import TurnDropped
 
