@@ -68,7 +68,9 @@ class Leases:
         if len(self._leases) >= MAX_MEMBERS:
             raise LinkError(f"there are {MAX_MEMBERS} members already")
         self._leases[member.key] = _Lease(member, stats, now)
-        if self._left.pop(member.key, None) is None:  # else nobody needs to know that it was away
+        if self._left.get(member.key) == member:
+            del self._left[member.key]  # nobody needs to know that it was away
+        else:
             self._joined[member.key] = member
         return True
 
@@ -87,7 +89,7 @@ class Leases:
         self._looked = now
         if late > self._ttl / 2:  # this process did not listen itself: stopped, or starved
             for lease in self._leases.values():
-                lease.renewed += late
+                lease.renewed = min(lease.renewed + late, now)
         due = [key for key, lease in self._leases.items() if now - lease.renewed > self._ttl]
         return [member for key in due if (member := self.leave(key)) is not None]
 
@@ -106,6 +108,6 @@ class Leases:
     def report(self, now: float) -> list[dict[str, Any]]:
         """Return everybody with stats, and with their ``age``: the seconds since they came."""
         return [
-            {**lease.member._asdict(), "stats": lease.stats, "age": max(0.0, now - lease.renewed)}
+            {**lease.member._asdict(), "stats": lease.stats, "age": now - lease.renewed}
             for lease in self._leases.values()
         ]
