@@ -196,7 +196,7 @@ async def _stored_before(connection: AsyncConnection, keys: list[bytes]) -> dict
     # as many as the next power of two: databases keep prepared what has the same number of parameters
     padded = keys + [keys[0]] * ((1 << (len(keys) - 1).bit_length()) - len(keys))
     found = await connection.execute(select(ENTRIES.c.key, ENTRIES.c.offset).where(ENTRIES.c.key.in_(padded)))
-    return dict(found.tuples().all())  # a result has keys(), and dict would take it for a mapping
+    return {row.key: row.offset for row in found}
 
 
 def page_query(channel: str, where: ColumnElement[bool], limit: int, *, back: bool) -> Select[Any]:
