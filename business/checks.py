@@ -9,7 +9,7 @@ from ..common import wire
 from ..common.errors import WireError
 from ..common.ids import gateway_of
 
-MAX_DATA: Final = 64 * 1024 * 1024  #: bytes (characters of text) of one message to clients
+MAX_DATA: Final = 16 * 1024 * 1024  #: bytes (characters of text) of one message to clients, and of a packed session
 MAX_NAME: Final = 512  #: characters of a uid or of a group's name
 
 
@@ -79,11 +79,14 @@ def session_map(session: object) -> dict[str, Any]:
     if not isinstance(session, Mapping):
         raise TypeError(f"a session is a dict, not {type(session).__name__}")
     try:
-        plain = wire.unpack(wire.pack(dict(session)))
+        packed = wire.pack(dict(session))
+        plain = wire.unpack(packed)
     except OverflowError as error:
         raise ValueError(f"a session cannot hold it: {error}") from error
     except WireError as error:
         raise ValueError(f"the keys of a session, and of dicts in it, are strings ({error})") from error
     if not all(type(key) is str for key in plain):
         raise ValueError("the keys of a session are strings")
+    if len(packed) > MAX_DATA:
+        raise ValueError(f"a session of {len(packed)} bytes, expected at most {MAX_DATA}")
     return plain  # type: ignore[no-any-return]

@@ -13,18 +13,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import zmq
 
 from . import wire
 from .errors import ConfigError, LinkError, Unreachable
 from .lane import Lane
-from .messages import Message
 from .security import proof, proves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .messages import Message
 
 _log = logging.getLogger("gatecrew.link")
 
@@ -34,6 +39,11 @@ REFUSED_WAIT: Final = 5.0  #: seconds before a refused connector tries again
 MAX_PEERS: Final = 10_000
 MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet
 PORTS_IN_A_RANGE: Final = 2
+# As plain numbers: enumerations cost more than the calls that they are for.
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+_DONTWAIT: Final = int(zmq.DONTWAIT)
+_SNDMORE: Final = int(zmq.SNDMORE | zmq.DONTWAIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,9 @@ class Peer:
         if lane is None or not self.out:
             return
         batch, self.out = self.out, []
-        self._link.transmit(self, lane.seal(wire.encode(batch), self._link.loop.time()))
+        now = self._link.loop.time()
+        for payload in wire.encode(batch):
+            self._link.transmit(self, lane.seal(payload, now))
 
 
 class _Link:
@@ -138,7 +150,7 @@ class _Link:
         self.socket.setsockopt(zmq.RECONNECT_IVL, 50)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self.socket.setsockopt(zmq.IPV6, 1)
-        self._get = self.socket.getsockopt
+        self._get: Callable[[int], Any] = self.socket.getsockopt
         self._marked: list[Peer] = []
         self._tick_every = settings.probe_interval / 5
         self._ticked = self.loop.time()
@@ -166,14 +178,14 @@ class _Link:
         raise NotImplementedError
 
     def _sent(self) -> None:
-        if self._get(zmq.EVENTS) & zmq.POLLIN:
+        if self._get(_EVENTS) & _POLLIN:
             self.loop.call_soon(self._readable)
 
     def _readable(self) -> None:
         if self._closed:
             return
         for _ in range(BURST):
-            if not self._get(zmq.EVENTS) & zmq.POLLIN:
+            if not self._get(_EVENTS) & _POLLIN:
                 return
             self._read_one()
             if self._closed:
@@ -319,6 +331,7 @@ class Acceptor(_Link):
         except ConfigError:
             self.socket.close()
             raise
+        self._file = _file_of(self.address)
         self._start()
 
     def _bind(self, address: str) -> str:
@@ -340,6 +353,14 @@ class Acceptor(_Link):
             return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         raise ConfigError(f"cannot bind {address}: {error}")
 
+    async def close(self) -> None:
+        """Say goodbye and close; the file of an ipc socket goes too, which ZeroMQ leaves behind."""
+        if self._closed:
+            return
+        await super().close()
+        if self._file is not None and self._file == _file_of(self.address):  # not that of another that bound since
+            Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)
+
     def _peers(self) -> list[Peer]:
         return list(self._by_identity.values())
 
@@ -349,23 +370,23 @@ class Acceptor(_Link):
 
     def _transmit_to(self, identity: bytes, frame: bytes) -> None:
         try:
-            self._send(identity, zmq.SNDMORE | zmq.DONTWAIT)
+            self._send(identity, _SNDMORE)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             self.counters["link.unroutable"] += 1
             return
-        self._send(frame, zmq.DONTWAIT)
+        self._send(frame, _DONTWAIT)
         self._sent()
 
     def _read_one(self) -> None:
         recv = self.socket.recv
-        first = recv(zmq.DONTWAIT, copy=False)
-        part = recv(zmq.DONTWAIT, copy=False)
+        first = recv(_DONTWAIT, copy=False)
+        part = recv(_DONTWAIT, copy=False)
         identity, frame, rest = first.bytes, part.bytes, part.more
         while rest:  # not ours; read it off, or it would be taken for the next frame
             frame = b""
-            rest = recv(zmq.DONTWAIT, copy=False).more
+            rest = recv(_DONTWAIT, copy=False).more
         peer = self._by_identity.get(identity)
         try:
             head = wire.read(frame)
@@ -420,7 +441,9 @@ class Connector(_Link):
         expect: the key of the process that should be there; another one is not talked to.
     """
 
-    def __init__(self, node: Node, settings: LinkSettings, owner: Owner, address: str, expect: str | None = None) -> None:
+    def __init__(
+        self, node: Node, settings: LinkSettings, owner: Owner, address: str, expect: str | None = None
+    ) -> None:
         super().__init__(node, settings, owner, zmq.DEALER)
         self.address = address
         self.peer = Peer(self, node.key.encode())
@@ -437,9 +460,9 @@ class Connector(_Link):
     def _peers(self) -> list[Peer]:
         return [self.peer]
 
-    def transmit(self, peer: Peer, frame: bytes) -> None:  # noqa: ARG002
+    def transmit(self, peer: Peer, frame: bytes) -> None:
         """Hand one frame to ZeroMQ."""
-        self._send(frame, zmq.DONTWAIT)
+        self._send(frame, _DONTWAIT)
         self._sent()
 
     def _hello(self) -> None:
@@ -452,11 +475,11 @@ class Connector(_Link):
             self._hello()
 
     def _read_one(self) -> None:
-        part = self.socket.recv(zmq.DONTWAIT, copy=False)
+        part = self.socket.recv(_DONTWAIT, copy=False)
         frame, rest = part.bytes, part.more
         while rest:
             frame = b""
-            rest = self.socket.recv(zmq.DONTWAIT, copy=False).more
+            rest = self.socket.recv(_DONTWAIT, copy=False).more
         peer = self.peer
         try:
             head = wire.read(frame)
@@ -503,3 +526,12 @@ def _address_of(part: zmq.Frame) -> str:
         return str(part.get("Peer-Address")) or "ipc"
     except zmq.ZMQError:
         return "ipc"
+
+
+def _file_of(address: str) -> tuple[int, int] | None:
+    """Return what identifies the file of an ipc socket, if there is one."""
+    try:
+        found = os.stat(address.removeprefix("ipc://"))
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -16,16 +16,19 @@ of its event loop.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
 from .errors import WireError
-from .messages import Message
+
+if TYPE_CHECKING:
+    from .messages import Message
 
 VERSION: Final = 1
 HEADER: Final = Struct(">2sBBIQQ")
 MAX_FRAME: Final = 256 * 1024 * 1024  #: bytes; a larger frame is refused
+MAX_BATCH: Final = 16 * 1024 * 1024  #: bytes; what one turn has for a peer beyond that travels as several batches
 MAX_HELLO: Final = 4096  #: bytes; before a peer is known it is not believed more than this
 
 # Kinds of frame. The connector says HELLO and repeats it until it hears WELCOME or REFUSE.
@@ -56,7 +59,9 @@ def read(data: bytes) -> tuple[int, int, int, int]:
         WireError: if this is not a frame of this version.
     """
     if len(data) < _HEADER_SIZE:
-        raise WireError(f"a frame of {len(data)} bytes, shorter than its header" if data[:2] == _MAGIC else "not Gatecrew")
+        raise WireError(
+            f"a frame of {len(data)} bytes, shorter than its header" if data[:2] == _MAGIC else "not Gatecrew"
+        )
     if len(data) > MAX_FRAME:
         raise WireError(f"a frame of {len(data)} bytes, over the limit of {MAX_FRAME}")
     magic, version, kind, lane, seq, ack = HEADER.unpack_from(data)
@@ -67,13 +72,17 @@ def read(data: bytes) -> tuple[int, int, int, int]:
     return kind, lane, seq, ack
 
 
-def encode(messages: list[Message]) -> bytes:
-    """Return the payload for a batch of messages.
+def encode(messages: list[Message]) -> list[bytes]:
+    """Return the payload for a batch of messages; several if it would be over :data:`MAX_BATCH`.
 
     Raises:
         TypeError, ValueError, OverflowError: if a message holds what msgpack cannot say.
     """
-    return _pack(messages)  # type: ignore[no-any-return]
+    payload = _pack(messages)
+    if len(payload) <= MAX_BATCH or len(messages) == 1:
+        return [payload]
+    half = len(messages) // 2
+    return encode(messages[:half]) + encode(messages[half:])
 
 
 def decode(data: bytes) -> list[Message]:
@@ -115,7 +124,7 @@ def pack(value: object) -> bytes:
     return _pack(value)  # type: ignore[no-any-return]
 
 
-def unpack(data: bytes | memoryview) -> Any:  # noqa: ANN401  # data only: maps, arrays, text, bytes, numbers, true, false, nil
+def unpack(data: bytes | memoryview) -> Any:  # data only: maps, arrays, text, bytes, numbers, true, false, nil
     """Return one packed value.
 
     Raises:
@@ -123,5 +132,8 @@ def unpack(data: bytes | memoryview) -> Any:  # noqa: ANN401  # data only: maps,
     """
     try:
         return msgpack.unpackb(data)
-    except (ValueError, msgpack.UnpackException) as error:  # UnicodeDecodeError, StackError and ExtraData are ValueErrors
+    except (
+        ValueError,
+        msgpack.UnpackException,
+    ) as error:  # UnicodeDecodeError, StackError and ExtraData are ValueErrors
         raise WireError(f"not msgpack: {error}") from error
