@@ -12,7 +12,7 @@ from gatecrew.common.link import LinkSettings
 from gatecrew.register.agent import link_settings
 
 if TYPE_CHECKING:
-    from conftest import Log, Recorder, Town
+    from .conftest import Log, Recorder, Town
 
 MORTAL = """
 import asyncio, sys

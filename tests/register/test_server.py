@@ -14,7 +14,7 @@ from gatecrew.common.errors import ConfigError
 from gatecrew.common.link import LinkSettings
 
 if TYPE_CHECKING:
-    from conftest import Log, Recorder, Town
+    from .conftest import Log, Recorder, Town
 
 REGISTER = """
 import sys
