@@ -14,6 +14,7 @@ from ..common import process, reasons
 from ..common.errors import ConfigError
 from ..common.ids import new_key
 from ..common.link import Acceptor, Node, Peer
+from ..common.rate import Rate
 from ..register.agent import Agent, link_settings
 from .core import Core
 from .dispatch import Dispatch, Port
@@ -53,6 +54,7 @@ class Gateway:
         self._hooks = _import_hooks(gateway.hooks)
         pages = Pages.read(config.folder / gateway.pages) if gateway.pages else None
         self._listener = Listener(gateway, self, self.counters, pages=pages)
+        self._rate = Rate(asyncio.get_running_loop().time())
         self._acceptor: Acceptor | None = None
         self._agent: Agent | None = None
         #: Takes one message of a client: the rules themselves, as this is where the most happens.
@@ -107,6 +109,7 @@ class Gateway:
             **process.vitals(),
             "connections": len(self._core.index.clients),
             "events": self._core.events,
+            "events_per_second": self._rate.of(self._core.events, asyncio.get_running_loop().time()),
             "queue": self._dispatch.queued,
             "workers": len(self._dispatch.workers),
             "redelivered": self._dispatch.redelivered,
