@@ -16,7 +16,6 @@ from ..common import process
 from ..common.errors import AppError, QueryError
 from ..common.ids import new_key
 from ..common.link import Node
-from ..common.rate import Rate
 from ..register.agent import link_settings
 from . import loader
 from .hub import Gateway, Hub, unreachable
@@ -58,7 +57,7 @@ class Worker:
         self._threads = ThreadPoolExecutor(config.worker.threads, thread_name_prefix="handler")
         self._timers: list[asyncio.Task[None]] = []
         self._turns = Turns(self._key, wait=config.cluster.dead_after)
-        self._rate = Rate(self._loop.time())
+        self._meter = process.Meter()
         self._takes = False  # whether it takes events
         self._started = False
 
@@ -138,7 +137,7 @@ class Worker:
             **process.vitals(),
             "connections": sum(gateway.alive for gateway in hub.gateways.values()),
             "events": runner.events,
-            "events_per_second": self._rate.of(runner.events, self._loop.time()),
+            "events_per_second": self._meter.read(runner.events),
             "queue": runner.queued + runner.suspended,
             "errors": runner.counters["handler.errors"],
             **runner.counters,

@@ -111,7 +111,8 @@ def run(
 
 def patience(config: Config) -> float:
     """Return the seconds that any process of the cluster may take to stop; what takes longer is killed."""
-    return config.worker.drain_timeout + config.gateway.close_timeout + 5.0
+    gateway = config.gateway
+    return max(config.worker.drain_timeout, gateway.close_timeout + gateway.drain_timeout) + 5.0
 
 
 def vitals() -> dict[str, Any]:

@@ -14,7 +14,6 @@ from ..common import process, reasons
 from ..common.errors import ConfigError
 from ..common.ids import new_key
 from ..common.link import Acceptor, Node, Peer
-from ..common.rate import Rate
 from ..register.agent import Agent, link_settings
 from .core import Core
 from .dispatch import Dispatch, Port
@@ -54,7 +53,7 @@ class Gateway:
         self._hooks = _import_hooks(gateway.hooks)
         pages = Pages.read(config.folder / gateway.pages) if gateway.pages else None
         self._listener = Listener(gateway, self, self.counters, pages=pages)
-        self._rate = Rate(asyncio.get_running_loop().time())
+        self._meter = process.Meter()
         self._acceptor: Acceptor | None = None
         self._agent: Agent | None = None
         #: Takes one message of a client: the rules themselves, as this is where the most happens.
@@ -100,8 +99,8 @@ class Gateway:
     async def _dispatch_empty(self, timeout: float) -> bool:  # noqa: ASYNC109  # a bound for an answer, no cancellation
         if self._dispatch.workers:  # without any, nothing will be handled
             deadline = asyncio.get_running_loop().time() + timeout
-            while self._dispatch.bytes and asyncio.get_running_loop().time() < deadline:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110  # an event would be set after each ack
+            while self._dispatch.bytes and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # acks set no event
+                await asyncio.sleep(0.01)
         return not self._dispatch.bytes
 
     def _stats(self) -> dict[str, Any]:
@@ -109,7 +108,7 @@ class Gateway:
             **process.vitals(),
             "connections": len(self._core.index.clients),
             "events": self._core.events,
-            "events_per_second": self._rate.of(self._core.events, asyncio.get_running_loop().time()),
+            "events_per_second": self._meter.read(self._core.events),
             "queue": self._dispatch.queued,
             "workers": len(self._dispatch.workers),
             "redelivered": self._dispatch.redelivered,
