@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import zmq
@@ -531,7 +531,7 @@ def _address_of(part: zmq.Frame) -> str:
 def _file_of(address: str) -> tuple[int, int] | None:
     """Return what identifies the file of an ipc socket, if there is one."""
     try:
-        found = os.stat(address.removeprefix("ipc://"))
+        found = Path(address.removeprefix("ipc://")).stat()
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
