@@ -13,17 +13,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .addresses import Address, parse
+from .addresses import parse
 from .errors import ConfigError
 from .security import check_link_address, check_run_dir
-from .settings import Reader, setting, settings_of, table, verify
+from .settings import Reader, setting, settings_of, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+ROUTERS = ("sticky", "random", "least_loaded")
+IPC = "ipc"  #: in the place of an address: a socket in the run directory
+KIB = 1024
+MIB = 1024 * KIB
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-ROUTERS = ("sticky", "random", "least_loaded")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
 
 def _cores() -> int:
@@ -37,17 +42,33 @@ def _check_name(text: str) -> None:
 
 
 def _check_listen(text: str) -> None:
-    parse(text, "ws")
+    try:
+        parse(text, "ws")
+    except ValueError as error:
+        raise ValueError(f'{error}; expected an address as in "ws://127.0.0.1:7272"') from None
+
+
+def _check_meeting(text: str, example: str, *, ports: bool) -> None:
+    if text != IPC:
+        try:
+            parse(text, "tcp", ports=ports)
+        except ValueError as error:
+            raise ValueError(f'{error}; expected "{IPC}" or an address as in "{example}"') from None
+
+
+def _check_register(text: str) -> None:
+    _check_meeting(text, "tcp://127.0.0.1:7270", ports=False)
+    if text != IPC and not parse(text, "tcp").first:
+        raise ValueError("expected a port other than 0, for the others could not know it")
 
 
 def _check_link(text: str) -> None:
-    if text != "ipc":
-        try:
-            parse(text, "tcp", ports=True)
-        except ValueError as error:
-            raise ValueError(
-                f'{error}; expected "ipc" or an address and ports, as in "tcp://127.0.0.1:2900-2999"'
-            ) from None
+    _check_meeting(text, "tcp://127.0.0.1:2900-2999", ports=True)
+
+
+def _check_subprotocol(text: str) -> None:
+    if not _TOKEN.fullmatch(text):
+        raise ValueError("expected a name without spaces, as in chat.v1")
 
 
 def _check_app(text: str) -> None:
@@ -60,8 +81,8 @@ def _check_router(text: str) -> None:
         raise ValueError(f'expected {", ".join(ROUTERS)} or "module:function"')
 
 
-def _check_register(text: str) -> None:
-    if text not in ("all", "none") and not re.fullmatch(r"[1-9][0-9]*", text):
+def _check_run(text: str) -> None:
+    if text not in ("all", "none") and not re.fullmatch(r"[1-9][0-9]{0,5}", text):
         raise ValueError('expected "all", "none" or the number of a register, from 1')
 
 
@@ -72,43 +93,51 @@ class ClusterConfig:
     name: str = setting("gatecrew", "Names the cluster and its run directory.", check=_check_name)
     run_dir: str = setting(
         "",
-        "Directory of the sockets between processes. Private: mode 0700, refused if somebody else owns it.",
-        shown="`$XDG_RUNTIME_DIR/gatecrew/<name>`, or `/tmp/gatecrew-<uid>/<name>` without that variable",
+        "Directory of the sockets between processes. Private: mode 0700, refused if others could get at it.",
+        shown="`/tmp/gatecrew-<your id>/<name>`",
     )
     registers: tuple[str, ...] = setting(
-        ("ipc",),
-        'Where the registers listen: `"ipc"` (a socket in `run_dir`) or `"tcp://127.0.0.1:7270"`. Two survive the loss of one.',
+        (IPC,),
+        'Where the registers are: `"ipc"` (a socket in `run_dir`) or an address as in `"tcp://10.0.0.1:7270"`. '
+        "Two survive the loss of one.",
+        check=_check_register,
     )
     secret: str = setting(
         "",
-        "Shared by all processes of the cluster; a process that does not know it is refused. Never logged.",
+        "Shared by all processes of the cluster; a process that does not know it is refused. Needed beyond loopback. "
+        "Never logged.",
         secret=True,
     )
-    insecure: bool = setting(default=False, meaning="Allow plain tcp between processes beyond loopback.")
+    insecure: bool = setting(
+        default=False,
+        meaning="Allow plain tcp between processes beyond loopback: whoever listens on that network reads everything.",
+    )
     probe_interval: float = setting(0.5, "Seconds between probes on an idle link.", low=0.01)
-    dead_after: float = setting(2.0, "A peer that is silent for so many seconds is dead.", low=0.02)
+    dead_after: float = setting(
+        2.0,
+        "A process that is silent for so many seconds is dead to the others; at least twice `probe_interval`.",
+        low=0.02,
+    )
     lane_buffer: int = setting(
-        33554432, "Bytes on one link that the peer has not acknowledged; past it the sender waits.", low=65536
+        32 * MIB, "Bytes on one link that the other end has not acknowledged; past it the sender waits.", low=64 * KIB
     )
 
     @property
     def directory(self) -> Path:
-        """The run directory, absolute."""
-        return Path(self.run_dir or default_run_dir(self.name, os.environ)).absolute()
+        """The run directory."""
+        # not in XDG_RUNTIME_DIR: cron has none, and it goes away when its user logs out, the cluster does not
+        return Path(self.run_dir or f"/tmp/gatecrew-{os.getuid()}/{self.name}")  # noqa: S108  # prepare_run_dir checks whose it is
 
-    def ipc_address(self, name: str) -> str:
-        """Return the address of the socket with this name in the run directory."""
-        return f"ipc://{self.directory}/{name}.sock"
+    def register_names(self) -> list[str]:
+        """Return the names of all registers."""
+        return [f"register-{number}" for number in range(1, len(self.registers) + 1)]
 
     def register_addresses(self) -> list[str]:
-        """Return where the registers are, in the order of their numbers: register-1 is the first."""
-        addresses: list[str] = []
-        sockets = 0
-        for text in self.registers:
-            sockets += text == "ipc"
-            name = "register" if sockets == 1 else f"register-{sockets}"
-            addresses.append(self.ipc_address(name) if text == "ipc" else text)
-        return addresses
+        """Return where the registers are, in the order of their names."""
+        return [
+            self.ipc_address(name) if text == IPC else text
+            for name, text in zip(self.register_names(), self.registers, strict=True)
+        ]
 
     def register_address(self, name: str) -> str:
         """Return where the register with this name (``register-1``) listens.
@@ -121,9 +150,9 @@ class ClusterConfig:
             raise ConfigError(f"[cluster] registers: there is none for {name}, expected {' or '.join(addresses)}")
         return addresses[name]
 
-    def register_names(self) -> list[str]:
-        """Return the names of all registers."""
-        return [f"register-{number}" for number in range(1, len(self.registers) + 1)]
+    def ipc_address(self, name: str) -> str:
+        """Return the address of the socket with this name in the run directory."""
+        return f"ipc://{self.directory}/{name}.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +161,8 @@ class RegisterConfig:
 
     run: tuple[str, ...] = setting(
         ("all",),
-        "Which registers of `[cluster] registers` `gatecrew start` runs on this machine: `all`, `none` or their numbers, from 1.",
-        check=_check_register,
+        "Which of `[cluster] registers` `gatecrew start` runs on this machine: `all`, `none` or their numbers, from 1.",
+        check=_check_run,
     )
 
 
@@ -143,14 +172,15 @@ class GatewayConfig:
 
     listen: tuple[str, ...] = setting(
         ("ws://127.0.0.1:7272",),
-        "Where clients connect: `ws://host:port`, IPv6 in brackets, port 0 for any free one.",
+        "Where clients connect: `ws://host:port`, host `*` for all addresses of the machine, IPv6 in brackets, port 0 for any "
+        "free one.",
         check=_check_listen,
     )
     processes: int = setting(1, "Gateways on this machine; they share the ports.", low=0, high=999)
     link: str = setting(
-        "ipc",
+        IPC,
         'Where workers reach the gateways: `"ipc"`, or the address of this machine and a range of ports, one for each gateway, '
-        'as in `"tcp://127.0.0.1:2900-2999"`.',
+        'as in `"tcp://10.0.0.2:2900-2999"`.',
         check=_check_link,
     )
     pages: str = setting("", "Folder served to plain HTTP GETs on the listeners; none if empty.")
@@ -162,18 +192,25 @@ class GatewayConfig:
     )
     open_timeout: float = setting(10.0, "Seconds that a client has for the opening handshake.", low=0.01)
     close_timeout: float = setting(5.0, "Seconds that a client has for the closing handshake.", low=0.01)
-    max_message: int = setting(1048576, "Bytes of the largest message that a client may send.", low=1)
+    drain_timeout: float = setting(
+        10.0, "Seconds that a stopping gateway waits for the last events of its clients to be handled.", low=0
+    )
+    # a message has to fit into a frame between processes: see wire.MAX_FRAME
+    max_message: int = setting(MIB, "Bytes of the largest message that a client may send.", low=1, high=64 * MIB)
     compression: bool = setting(default=False, meaning="Offer permessage-deflate.")
-    subprotocols: tuple[str, ...] = setting((), "WebSocket subprotocols that are offered, in order of preference.")
-    client_buffer: int = setting(1048576, "Bytes unsent towards one client past which it is closed as slow.", low=1024)
+    subprotocols: tuple[str, ...] = setting(
+        (), "WebSocket subprotocols that are offered, in order of preference.", check=_check_subprotocol
+    )
+    client_buffer: int = setting(
+        2 * MIB, "Bytes unsent towards one client past which it is closed as slow; at least `max_message`.", low=KIB
+    )
     client_pending: int = setting(
         256, "Events of one client not yet acknowledged past which its socket is not read.", low=1
     )
-    drain_timeout: float = setting(
-        10.0, "Seconds that a stopping gateway waits until the last events of its clients are handled.", low=0
-    )
     event_buffer: int = setting(
-        67108864, "Bytes of events not yet acknowledged, of all clients, past which no socket is read.", low=1024
+        64 * MIB,
+        "Bytes of events not yet acknowledged, of all clients, past which no socket is read; at least `max_message`.",
+        low=KIB,
     )
     router: str = setting(
         "sticky",
@@ -208,7 +245,7 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration. ``path`` is the file that it was read from."""
+    """The whole configuration. ``path`` is the file that it was read from, absolute."""
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     register: RegisterConfig = field(default_factory=RegisterConfig)
@@ -220,25 +257,20 @@ class Config:
     @property
     def folder(self) -> Path:
         """The folder of the file, or else the current one: relative paths in the configuration start there."""
-        return (self.path.parent if self.path else Path()).absolute()
+        return self.path.parent if self.path else Path.cwd()
 
     def local_registers(self) -> list[str]:
         """Return the names of the registers that run on this machine."""
         names = self.cluster.register_names()
-        if "all" in self.register.run:
-            return names
-        return [name for name in names if name.removeprefix("register-") in self.register.run]
+        run = self.register.run
+        return [name for name in names if "all" in run or name.removeprefix("register-") in run]
 
     def link_address(self, name: str, key: str) -> str:
         """Return where a gateway binds its link: a socket, or an address and perhaps a range of ports.
 
         Over ipc the key is part of it: a hung process that comes back to an end removes its own socket, not its successor's.
         """
-        return self.cluster.ipc_address(f"{name}-{key}") if self.gateway.link == "ipc" else self.gateway.link
-
-    def listen_addresses(self) -> list[Address]:
-        """Return the parsed ``[gateway] listen``."""
-        return [parse(text, "ws") for text in self.gateway.listen]
+        return self.cluster.ipc_address(f"{name}-{key}") if self.gateway.link == IPC else self.gateway.link
 
 
 _SECTIONS = {
@@ -248,12 +280,6 @@ _SECTIONS = {
     "worker": WorkerConfig,
     "log": LogConfig,
 }
-
-
-def default_run_dir(name: str, env: Mapping[str, str]) -> str:
-    """Return the run directory of a cluster that does not set one."""
-    runtime = env.get("XDG_RUNTIME_DIR")
-    return f"{runtime}/gatecrew/{name}" if runtime else f"/tmp/gatecrew-{os.getuid()}/{name}"  # noqa: S108  # prepare_run_dir checks who owns it
 
 
 def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Config:
@@ -267,100 +293,107 @@ def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, object])
     Raises:
         ConfigError: names the place, the key, what was found and what is allowed.
     """
-    reader = Reader(found for section, cls in _SECTIONS.items() for found in settings_of(section, cls).values())
+    reader = Reader(setting for section, cls in _SECTIONS.items() for setting in settings_of(section, cls))
     if path is not None:
         reader.file(str(path), _read_toml(path))
     reader.environment(env)
     reader.flags(flags)
-    values = reader.values
-    config = Config(**{section: cls(**values[section]) for section, cls in _SECTIONS.items()}, path=path)
-    return _resolve(config, env, reader.sources)
+    sections = {section: cls(**reader.values[section]) for section, cls in _SECTIONS.items()}
+    config = _with_absolute_paths(Config(**sections, path=path and path.absolute()))
+    _check_cluster(config.cluster, reader)
+    _check_registers(config, reader)
+    _check_gateway(config, reader)
+    return config
 
 
 def _read_toml(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
-def _resolve(config: Config, env: Mapping[str, str], sources: Mapping[str, str]) -> Config:
-    """Fill in what depends on other settings, and check each of them and how they fit together."""
-    for section in _SECTIONS:
-        verify(section, getattr(config, section), sources)
-    cluster = config.cluster
-    directory = config.folder / (cluster.run_dir or default_run_dir(cluster.name, env))
-    cluster = replace(cluster, run_dir=str(directory))
-    config = replace(config, cluster=cluster)
+def _with_absolute_paths(config: Config) -> Config:
+    def absolute(path: str) -> str:
+        return str(config.folder / path) if path else ""
 
-    def where(name: str) -> str:
-        section, _, key = name.partition(".")
-        return sources.get(name, f"[{section}] {key}")
+    return replace(
+        config,
+        cluster=replace(config.cluster, run_dir=absolute(config.cluster.run_dir)),
+        gateway=replace(config.gateway, pages=absolute(config.gateway.pages)),
+        log=replace(config.log, file=absolute(config.log.file)),
+    )
 
-    check_run_dir(cluster.run_dir, where=where("cluster.run_dir"))
-    if not cluster.registers:
-        raise ConfigError(f"{where('cluster.registers')}: found none, expected one or more")
+
+def _check_cluster(cluster: ClusterConfig, reader: Reader) -> None:
+    check_run_dir(cluster.directory, where=reader.where("cluster.run_dir", "cluster.name"))
     if cluster.dead_after < 2 * cluster.probe_interval:
         raise ConfigError(
-            f"{where('cluster.dead_after')}: found {cluster.dead_after:g}, expected at least {2 * cluster.probe_interval:g}, "
-            f"twice the probe_interval of {cluster.probe_interval:g}: otherwise one late probe looks like death"
+            f"{reader.where('cluster.dead_after', 'cluster.probe_interval')}: found dead_after = {cluster.dead_after:g} and "
+            f"probe_interval = {cluster.probe_interval:g}, expected dead_after at least twice as long: otherwise one late probe "
+            "looks like death"
         )
+
+
+def _check_registers(config: Config, reader: Reader) -> None:
+    cluster, run = config.cluster, config.register.run
+    where = reader.where("cluster.registers")
+    if not cluster.registers:
+        raise ConfigError(f"{where}: found none, expected one or more")
     for address in cluster.registers:
-        _check_meeting_place(config, address, where("cluster.registers"))
-    _check_meeting_place(config, config.gateway.link, where("gateway.link"))
-    _check_numbers(config, where)
-    return config
+        if address == IPC:
+            continue
+        check_link_address(address, secret=cluster.secret, insecure=cluster.insecure, where=where)
+        if cluster.registers.count(address) > 1:
+            raise ConfigError(f"{where}: found {address} twice, expected an address of its own for each register")
+    where = reader.where("register.run")
+    if len(run) > 1 and not {"all", "none"}.isdisjoint(run):
+        raise ConfigError(f'{where}: found {", ".join(run)}, but "all" and "none" stand alone')
+    for number in run:
+        if number.isdecimal() and int(number) > len(cluster.registers):
+            raise ConfigError(
+                f"{where}: found {number}, but [cluster] registers has {len(cluster.registers)}; they are numbered from 1"
+            )
 
 
-def _check_meeting_place(config: Config, address: str, where: str) -> None:
-    if address != "ipc":
-        check_link_address(address, insecure=config.cluster.insecure, where=where)
-        beyond = not address.startswith("ipc:") and not parse(address, "tcp", ports=True).loopback
-        if beyond and not config.cluster.secret:
-            raise ConfigError(f"{where}: {address} can be reached from other machines, so [cluster] secret must be set")
-
-
-def _check_numbers(config: Config, where: Callable[[str], str]) -> None:
-    gateway = config.gateway
-    if gateway.link != "ipc":
+def _check_gateway(config: Config, reader: Reader) -> None:
+    cluster, gateway = config.cluster, config.gateway
+    where = reader.where("gateway.listen")
+    if not gateway.listen:
+        raise ConfigError(f"{where}: found none, expected one or more addresses")
+    for text in gateway.listen:
+        if gateway.listen.count(text) > 1 and parse(text, "ws").first:
+            raise ConfigError(f"{where}: found {text} twice")
+    if gateway.link != IPC:
+        check_link_address(
+            gateway.link, secret=cluster.secret, insecure=cluster.insecure, where=reader.where("gateway.link")
+        )
         link = parse(gateway.link, "tcp", ports=True)
         ports = link.last - link.first + 1
-        if link.first and ports < gateway.processes:
+        if link.first and ports < gateway.processes:  # port 0 stands for as many as are needed
             raise ConfigError(
-                f"{where('gateway.link')}: {ports} port{'s' * (ports > 1)}, but [gateway] processes is {gateway.processes}: "
-                "each gateway needs one of its own"
+                f"{reader.where('gateway.link', 'gateway.processes')}: found {ports} port{'s'[: ports > 1]} in {gateway.link} for "
+                f"{gateway.processes} processes, expected one for each"
             )
-    if gateway.event_buffer < gateway.max_message:
-        raise ConfigError(
-            f"{where('gateway.event_buffer')}: found {gateway.event_buffer}, expected at least the {gateway.max_message} of "
-            "max_message"
-        )
-    if len(config.register.run) > 1 and not {"all", "none"}.isdisjoint(config.register.run):
-        raise ConfigError(f'{where("register.run")}: "all" and "none" stand alone')
-    for number in config.register.run:
-        if number.isdecimal() and int(number) > len(config.cluster.registers):
+    for key, size in (("client_buffer", gateway.client_buffer), ("event_buffer", gateway.event_buffer)):
+        if size < gateway.max_message:
             raise ConfigError(
-                f"{where('register.run')}: there is no register {number}, [cluster] registers has {len(config.cluster.registers)}"
+                f"{reader.where(f'gateway.{key}', 'gateway.max_message')}: found {key} = {size} and max_message = "
+                f"{gateway.max_message}, expected {key} at least as large"
             )
 
 
 def reference() -> str:
     """Return the documentation of all settings, in Markdown."""
-    parts: list[str] = []
+    lines = ["## Reference"]
     for section, cls in _SECTIONS.items():
         assert cls.__doc__ is not None, "each section says what it is for"
-        title, _, meaning = cls.__doc__.partition(": ")
-        parts += [
-            f"## {title}",
-            "",
-            meaning[0].upper() + meaning[1:],
-            "",
-            *table(settings_of(section, cls).values()),
-            "",
-        ]
-    return "\n".join(parts)
+        meaning = cls.__doc__.partition(": ")[2]
+        lines += ["", f"### [{section}]", "", f"{meaning[0].upper()}{meaning[1:]}", ""]
+        lines += table(settings_of(section, cls))
+    return "\n".join(lines)

@@ -8,51 +8,50 @@ from __future__ import annotations
 import hmac
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from .addresses import parse
 from .errors import ConfigError
 
-#: The longest path of a unix socket: ``sun_path`` has 108 bytes, one of them for the final NUL.
-SOCKET_PATH_LIMIT = 107
-#: Of these, what is kept for the name of a socket in the run directory ("worker-999-abcdefgh.notify").
-SOCKET_NAME_ROOM = 26
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The longest path of a unix socket, in bytes: macOS has room for 104, Linux for 108, with a final NUL.
+SOCKET_PATH_LIMIT: Final = 103
+#: Of these, what is kept for the name of a socket in the run directory ("gateway-999-abcdefgh.sock").
+SOCKET_NAME_ROOM: Final = 26
 
 
-def check_link_address(address: str, *, insecure: bool, where: str) -> None:
-    """Allow an address at which processes of a cluster meet: ``ipc://path``, or ``tcp://host:port`` (or port range) on loopback.
+def check_link_address(address: str, *, secret: str, insecure: bool, where: str) -> None:
+    """Allow an address at which processes of a cluster meet over tcp.
 
     Args:
-        address: where a register or a gateway is reached by the other processes.
+        address: ``tcp://host:port``, or a range of ports.
+        secret: the secret of the cluster, "" for none.
         insecure: whether plain tcp beyond loopback was asked for by name.
         where: names the setting in an error, such as ``chat.toml: [gateway] link``.
 
     Raises:
-        ConfigError: if the address is malformed, nobody could connect to it, or it is tcp beyond loopback and not ``insecure``.
+        ConfigError: if nobody could connect to it, or it is beyond loopback and not ``insecure``, or without a secret.
     """
-    if address.startswith("ipc://"):
-        path = address.removeprefix("ipc://")
-        if not path.startswith("/") or len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
-            raise ConfigError(
-                f"{where}: found {address!r}, expected an absolute path of at most {SOCKET_PATH_LIMIT} bytes after ipc://"
-            )
-        return
-    try:
-        parsed = parse(address, "tcp", ports=True)
-    except ValueError as error:
-        raise ConfigError(
-            f"{where}: found {address!r}, {error}; expected ipc:///path/to.sock or tcp://127.0.0.1:7270"
-        ) from None
+    parsed = parse(address, "tcp", ports=True)
     if parsed.wildcard:
         raise ConfigError(
-            f"{where}: found {address!r}, to which nobody can connect; "
+            f"{where}: found {address}, to which nobody can connect; "
             "expected the address of this machine at which the other processes reach it"
         )
-    if not parsed.loopback and not insecure:
+    if parsed.loopback:
+        return
+    if not insecure:
         raise ConfigError(
-            f"{where}: {address} would carry everything in the clear beyond this machine. Use ipc or 127.0.0.1 if all "
+            f'{where}: {address} would carry everything in the clear beyond this machine. Use "ipc" or 127.0.0.1 if all '
             "processes run here; if the network between the machines is private or encrypted (WireGuard, for example), "
-            "set insecure = true in [cluster] and a secret"
+            "set insecure = true and a secret in [cluster]"
+        )
+    if not secret:
+        raise ConfigError(
+            f"{where}: {address} can be reached from other machines; set a secret in [cluster], for example what "
+            "openssl rand -hex 32 prints"
         )
 
 
@@ -70,7 +69,7 @@ def proof(secret: str, speaker_key: str, listener_key: str, purpose: str) -> byt
     """
     if not secret:
         return b""
-    # Each part is preceded by its length, so that no two lists of parts give the same bytes.
+    # each part is preceded by its length, so that no two lists of parts give the same bytes
     parts = (part.encode() for part in (purpose, speaker_key, listener_key))
     return hmac.digest(secret.encode(), b"".join(b"%d:%s" % (len(part), part) for part in parts), "sha256")
 
@@ -80,7 +79,7 @@ def proves(given: bytes, secret: str, speaker_key: str, listener_key: str, purpo
     return hmac.compare_digest(given, proof(secret, speaker_key, listener_key, purpose))
 
 
-def check_run_dir(path: str, *, where: str) -> None:
+def check_run_dir(path: Path, *, where: str) -> None:
     """Check that sockets in this directory have paths that the system can take.
 
     Raises:
@@ -95,27 +94,31 @@ def check_run_dir(path: str, *, where: str) -> None:
         )
 
 
-def prepare_run_dir(path: Path, *, where: str = "[cluster] run_dir") -> None:
+def prepare_run_dir(path: Path) -> None:
     """Make sure that the run directory exists and that nobody else can enter or replace it.
 
     Missing directories are created with mode 0700.
 
+    Args:
+        path: absolute.
+
     Raises:
-        ConfigError: if the path is too long, cannot be created, is no directory, is owned by somebody else or open to
-            others, or stands in a directory in which others could replace it.
+        ConfigError: if it cannot be created, is no directory, belongs to somebody else or is open to others, or if others could
+            put another one in its place.
     """
-    check_run_dir(str(path), where=where)
     try:
         for missing in reversed([path, *path.parents]):
             # mkdir(parents=True) would give the mode to the last one only
             if not missing.exists():
                 missing.mkdir(mode=0o700, exist_ok=True)
-        parent, own = path.parent.stat(), path.lstat()
+        own = path.lstat()
+        above = [status for parent in path.parents for status in (parent.lstat(), parent.stat())]
     except OSError as error:
-        raise ConfigError(f"{where}: {path} cannot be created: {error.strerror}") from error
-    problem = _run_dir_problem(own, os.getuid()) or _parent_problem(parent, os.getuid())
+        raise ConfigError(f"[cluster] run_dir: {path} cannot be created: {error.strerror}") from error
+    uid = os.getuid()
+    problem = _run_dir_problem(own, uid) or next(filter(None, (_parent_problem(status, uid) for status in above)), "")
     if problem:
-        raise ConfigError(f"{where}: {path} {problem}")
+        raise ConfigError(f"[cluster] run_dir: {path} {problem}")
 
 
 def _run_dir_problem(own: os.stat_result, uid: int) -> str:
@@ -129,9 +132,8 @@ def _run_dir_problem(own: os.stat_result, uid: int) -> str:
 
 
 def _parent_problem(parent: os.stat_result, uid: int) -> str:
-    """Say why the owner of the parent, or anybody, could put another directory in the place of ours."""
-    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
-        return "stands in a directory in which everybody may write; choose another place"
+    """Say why the owner of a directory above ours, or anybody, could put another one in its place."""
     if parent.st_uid not in (0, uid):
         return f"stands in a directory of the user with id {parent.st_uid}; choose another place"
-    return ""
+    anybody = stat.S_ISDIR(parent.st_mode) and parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX
+    return "stands in a directory in which everybody may write; choose another place" if anybody else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,9 +19,11 @@ ENV_PREFIX = "GATECREW_"
 #: Variables with our prefix that are no settings: the supervisor tells a process how often it was restarted.
 _NOT_SETTINGS = frozenset({"GATECREW_RESTARTS"})
 #: What Kubernetes puts into the environment of every pod for a Service whose name begins with "gatecrew".
-_KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)")
+_KUBERNETES = re.compile(
+    r"_SERVICE_(HOST|PORT(_\w+)?)=|_PORT(_[0-9]+_(TCP|UDP|SCTP))?=[a-z]+://|_PORT_[0-9]+_[A-Z]+_\w+="
+)
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list of texts"}
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", tuple: "a list of strings"}
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -32,8 +35,8 @@ class Setting:
     section: str
     key: str
     kind: type
-    default: str
-    help: str
+    default: str  #: in Markdown
+    meaning: str  #: in Markdown
     low: float | None
     high: float | None
     choices: tuple[str, ...]
@@ -55,50 +58,68 @@ class Setting:
         """What is allowed, in words."""
         if self.choices:
             return " or ".join(f'"{choice}"' for choice in self.choices)
-        bounds = {"at least": self.low, "at most": self.high}
-        return ", ".join([_NAMES[self.kind], *(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)])
+        words = [_NAMES[self.kind]]
+        if self.low is not None:
+            words.append(f"at least {_shown(self.low)}")
+        if self.high is not None:
+            words.append(f"at most {_shown(self.high)}")
+        return ", ".join(words)
 
     def read(self, raw: object) -> Value:
-        """Return the value for what stands in a TOML file, or raise ValueError with what is wrong with it."""
-        kind = self.kind
-        if kind is float and type(raw) is int:
-            raw = float(raw)
-        if kind is tuple and isinstance(raw, list | tuple) and all(isinstance(item, str) for item in raw):
-            return tuple(raw)
-        # exactly this type: True is an int to Python, but no number to a reader
-        if type(raw) is not kind or kind is tuple:
-            raise ValueError(self._found(raw))
-        return raw  # type: ignore[return-value]  # it is of the type that the setting has
+        """Return the value for what stands in a TOML file.
+
+        Raises:
+            ValueError: with what is wrong with it.
+        """
+        value: Any = raw
+        if self.kind is float and type(raw) is int:
+            try:
+                value = float(raw)
+            except OverflowError:
+                raise self._unexpected(raw) from None
+        elif self.kind is tuple and isinstance(raw, list) and all(isinstance(item, str) for item in raw):
+            value = tuple(raw)
+        kind = type(value)
+        if kind is not self.kind:  # exactly: True is an int to Python, but no number to a reader
+            raise self._unexpected(raw)
+        self._verify(value)
+        return value  # type: ignore[no-any-return]  # it is of the type that the setting has
 
     def read_text(self, text: str) -> Value:
-        """Return the value for the text of an environment variable or flag, or raise ValueError with what is wrong."""
+        """Return the value for the text of an environment variable or a flag; the items of a list stand between commas.
+
+        Raises:
+            ValueError: with what is wrong with it.
+        """
+        value: Value
         try:
+            text.encode()  # the environment may hold what is no text
             if self.kind is bool:
-                return _TRUTHS[text.strip().lower()]
-            if self.kind is tuple:
-                return tuple(item.strip() for item in text.split(",") if item.strip())
-            value: Value = self.kind(text)
+                value = _TRUTHS[text.strip().lower()]
+            elif self.kind is tuple:
+                value = tuple(item.strip() for item in text.split(",") if item.strip())
+            else:
+                value = self.kind(text)
         except (ValueError, KeyError):
-            raise ValueError(self._found(text)) from None
+            raise self._unexpected(text) from None
+        self._verify(value)
         return value
 
-    def verify(self, value: Any) -> None:
-        """Raise ValueError, with what is wrong, if the value is out of its bounds."""
+    def _verify(self, value: Any) -> None:
         too_low = self.low is not None and value < self.low
         too_high = self.high is not None and value > self.high
         unknown = bool(self.choices) and value not in self.choices
         if too_low or too_high or unknown or (self.kind is float and not math.isfinite(value)):
-            raise ValueError(self._found(value))
+            raise self._unexpected(value)
         if self.check is not None:
             for item in value if self.kind is tuple else (value,):
                 try:
                     self.check(item)
                 except ValueError as error:
-                    raise ValueError(f"found {item!r}, {error}") from None
+                    raise ValueError(f"found {_shown(item)}, {error}") from None
 
-    def _found(self, raw: object) -> str:
-        found = "something else (not shown)" if self.secret else _shown(raw)
-        return f"found {found}, expected {self.expected}"
+    def _unexpected(self, raw: object) -> ValueError:
+        return ValueError(f"found {'something else' if self.secret else _shown(raw)}, expected {self.expected}")
 
 
 def setting(
@@ -116,34 +137,38 @@ def setting(
 
     Args:
         default: the default, or a function that finds it.
-        meaning: one sentence for the reference, in Markdown.
+        meaning: what it is, for the reference, in Markdown.
         low: the least value allowed.
         high: the greatest value allowed.
         choices: the only values allowed.
-        check: raises ValueError, with what is wrong, for a text (of a list: for one item) that is not allowed.
+        check: raises ValueError, with what is expected, for a string (of a list: for one item) that is not allowed.
         secret: the value stays out of ``repr`` and of errors.
         shown: the default in words, for the reference.
     """
-    rules = {"help": meaning, "low": low, "high": high, "choices": choices, "check": check, "secret": secret}
-    metadata = {"rules": rules, "help": meaning, "default": shown or _shown(default)}
+    assert not (secret and check), "what a check says shows the value"
+    metadata = {
+        "default": shown or f"`{_shown(default)}`",
+        "meaning": meaning,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "check": check,
+        "secret": secret,
+    }
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata, repr=not secret)
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
-def settings_of(section: str, cls: type) -> dict[str, Setting]:
-    """Return the settings that a dataclass declares, by key."""
+def settings_of(section: str, cls: type) -> list[Setting]:
+    """Return the settings that a dataclass declares."""
     hints = get_type_hints(cls)
-    return {
-        field.name: Setting(
-            section=section,
-            key=field.name,
-            kind=get_origin(hints[field.name]) or hints[field.name],
-            default=field.metadata["default"],
-            **field.metadata["rules"],
+    return [
+        Setting(
+            section=section, key=field.name, kind=get_origin(hints[field.name]) or hints[field.name], **field.metadata
         )
         for field in dataclasses.fields(cls)
-    }
+    ]
 
 
 class Reader:
@@ -151,122 +176,107 @@ class Reader:
 
     def __init__(self, settings: Iterable[Setting]) -> None:
         self._settings = {f"{setting.section}.{setting.key}": setting for setting in settings}
-        self._sections = {setting.section for setting in self._settings.values()}
         self._variables = {setting.variable: setting for setting in self._settings.values()}
         #: section -> key -> value
-        self.values: dict[str, dict[str, Value]] = {section: {} for section in self._sections}
-        #: "section.key" -> how to name it in an error
-        self.sources: dict[str, str] = {}
+        self.values: dict[str, dict[str, Value]] = {setting.section: {} for setting in self._settings.values()}
+        self._sources: dict[str, str] = {}
+
+    def where(self, *names: str) -> str:
+        """Name what set these settings (``"gateway.link"``), or the settings themselves if none of them was set."""
+        sources = [self._sources[name] for name in names if name in self._sources]
+        return " and ".join(sources or [self._settings[name].name for name in names])
 
     def file(self, name: str, content: Mapping[str, object]) -> None:
         """Take what a TOML file says.
 
         Raises:
-            ConfigError: if it has an unknown section or key, or a value of a wrong type.
+            ConfigError: if it has an unknown section or key, or a value that is not allowed.
         """
         for section, keys in content.items():
+            if section not in self.values:
+                near = [f"[{known}]" for known in difflib.get_close_matches(section, self.values, 1)]
+                hint = _did_you_mean(near) or self._nearest(section)
+                there_are = ", ".join(f"[{known}]" for known in self.values)
+                raise ConfigError(f"{name}: there is no section [{section}]{hint or f'; there are {there_are}'}")
             if not isinstance(keys, Mapping):
-                hint = self._nearest(section, section)
-                raise ConfigError(f"{name}: {section} stands outside of any section{hint}")
-            if section not in self._sections:
-                hint = _did_you_mean(difflib.get_close_matches(section, sorted(self._sections), 1), "[{}]")
-                raise ConfigError(f"{name}: there is no section [{section}]{hint or self._all_sections()}")
+                raise ConfigError(f"{name}: {section} is a section, expected [{section}] and its keys below")
             for key, raw in keys.items():
-                found = self._settings.get(f"{section}.{key}")
-                if found is None:
-                    raise ConfigError(f"{name}: [{section}] has no key {key}{self._nearest(section, key)}")
-                self._take(found, f"{name}: {found.name}", found.read, raw)
+                setting = self._settings.get(f"{section}.{key}")
+                if setting is None:
+                    raise ConfigError(f"{name}: [{section}] has no key {key}{self._nearest(key, section)}")
+                self._take(setting, f"{name}: {setting.name}", setting.read, raw)
 
     def environment(self, env: Mapping[str, str]) -> None:
         """Take the variables that begin with ``GATECREW_``.
 
         Raises:
-            ConfigError: if one looks like a setting and is none, or does not hold what the setting needs.
+            ConfigError: if one names no setting, or has a value that is not allowed.
         """
         for variable, text in env.items():
             if not variable.startswith(ENV_PREFIX) or variable in _NOT_SETTINGS:
                 continue
-            found = self._variables.get(variable)
-            if found is not None:
-                self._take(found, variable, found.read_text, text)
-            elif problem := self._unknown_variable(variable):
-                raise ConfigError(f"{variable}: there is no such setting{problem}")
+            setting = self._variables.get(variable)
+            if setting is not None:
+                self._take(setting, variable, setting.read_text, text)
+            elif not _KUBERNETES.search(f"{variable}={text}"):
+                near = difflib.get_close_matches(variable, self._variables, 1, cutoff=0.75)
+                hint = _did_you_mean(near) or f", expected {ENV_PREFIX}<SECTION>_<KEY>"
+                raise ConfigError(f"{variable}: there is no such setting{hint}")
 
     def flags(self, flags: Mapping[str, object]) -> None:
         """Take flags of the command line, keyed ``"section.key"``; None means not given.
 
         Raises:
-            ConfigError: if one does not hold what the setting needs.
+            ConfigError: if one has a value that is not allowed.
         """
         for name, raw in flags.items():
-            if raw is None:
-                continue
-            found = self._settings.get(name)
-            if found is None:
-                raise ConfigError(f"command line: there is no setting {name}")
-            self._take(found, f"command line: {found.name}", found.read_text if isinstance(raw, str) else found.read, raw)
+            if raw is not None:
+                setting = self._settings[name]
+                read = setting.read_text if isinstance(raw, str) else setting.read
+                self._take(setting, f"command line: {setting.name}", read, raw)
 
-    def _take(self, found: Setting, source: str, read: Callable[[Any], Value], raw: object) -> None:
+    def _take(self, setting: Setting, source: str, read: Callable[[Any], Value], raw: object) -> None:
         try:
-            self.values[found.section][found.key] = read(raw)
+            self.values[setting.section][setting.key] = read(raw)
         except ValueError as error:
             raise ConfigError(f"{source}: {error}") from None
-        self.sources[f"{found.section}.{found.key}"] = source
+        self._sources[f"{setting.section}.{setting.key}"] = source
 
-    def _nearest(self, section: str, key: str) -> str:
-        """Point to the setting that was probably meant: the same key elsewhere, or else a similar one."""
-        same = [found.name for found in self._settings.values() if found.key == key]
-        here = {found.key: found.name for found in self._settings.values() if found.section == section}
-        there = {found.key: found.name for found in self._settings.values()}
-        near = [keys[match] for keys in (here, there) for match in difflib.get_close_matches(key, keys, 1)]
-        return _did_you_mean(same or near[:1], "{}")
-
-    def _unknown_variable(self, variable: str) -> str:
-        bare = variable.removeprefix(ENV_PREFIX)
-        if _KUBERNETES.search(bare):
-            return ""
-        known = [name.removeprefix(ENV_PREFIX) for name in self._variables]
-        if near := difflib.get_close_matches(bare, known, 1, cutoff=0.8):
-            return _did_you_mean(near, ENV_PREFIX + "{}")
-        in_section = bare.split("_")[0].lower() in self._sections
-        return f" (variables are {ENV_PREFIX}<SECTION>_<KEY>)" if in_section else ""
-
-    def _all_sections(self) -> str:
-        return "; there are " + ", ".join(f"[{section}]" for section in sorted(self._sections))
-
-
-def verify(section: str, values: object, sources: Mapping[str, str]) -> None:
-    """Check each setting of a section on its own.
-
-    Raises:
-        ConfigError: if one is out of its bounds.
-    """
-    for found in settings_of(section, type(values)).values():
-        try:
-            found.verify(getattr(values, found.key))
-        except ValueError as error:
-            raise ConfigError(f"{sources.get(f'{section}.{found.key}', found.name)}: {error}") from None
+    def _nearest(self, key: str, section: str = "") -> str:
+        """Point to what was probably meant: the same key elsewhere, or else a similar one, in this section first."""
+        everywhere = list(self._settings.values())
+        here = [setting for setting in everywhere if setting.section == section]
+        if same := [setting.name for setting in everywhere if setting.key == key]:
+            return _did_you_mean(same)
+        for settings in (here, everywhere):
+            if near := difflib.get_close_matches(key, [setting.key for setting in settings], 1):
+                return _did_you_mean(setting.name for setting in settings if setting.key in near)
+        return ""
 
 
 def table(settings: Iterable[Setting]) -> Iterator[str]:
     """Yield the lines of a Markdown table of these settings."""
     yield "| Key | Default | Allowed | Meaning |"
     yield "| --- | --- | --- | --- |"
-    for found in settings:
-        yield f"| `{found.key}` | {found.default} | {found.expected} | {found.help} |"
+    for setting in settings:
+        yield f"| `{setting.key}` | {setting.default} | {setting.expected} | {setting.meaning} |"
 
 
 def _shown(value: object) -> str:
     """Return a value as TOML writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_shown(item) for item in value)}]"
-    return str(value)
+    match value:
+        case bool():
+            return str(value).lower()
+        case int():
+            return f"{value:_}" if abs(value) >= 10_000 else str(value)
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case list() | tuple():
+            return f"[{', '.join(map(_shown, value))}]"
+        case _:
+            return str(value)
 
 
-def _did_you_mean(names: Iterable[str], form: str) -> str:
-    said = " or ".join(form.format(name) for name in names)
+def _did_you_mean(names: Iterable[str]) -> str:
+    said = " or ".join(names)
     return f"; did you mean {said}?" if said else ""

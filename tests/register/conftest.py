@@ -74,11 +74,11 @@ class Town:
         self.directory = directory
         self._stack = stack
 
-    def address(self, name: str = "register") -> str:
+    def address(self, name: str = "register-1") -> str:
         """Return the address of a socket in the directory."""
         return f"ipc://{self.directory}/{name}.sock"
 
-    async def register(self, name: str = "register", address: str = "", settings: LinkSettings = SETTINGS) -> Register:
+    async def register(self, name: str = "register-1", address: str = "", settings: LinkSettings = SETTINGS) -> Register:
         register = Register(Node("register", name, new_key()), settings, address or self.address(name))
         self._stack.push_async_callback(register.stop)
         await register.start()

@@ -178,7 +178,7 @@ async def test_a_register_that_cannot_be_reached_is_left_out_of_the_answer(town:
     await town.register()
     asker = town.member("asker", [town.address(), town.address("missing")])
     await asker.sees("asker")
-    assert [report["name"] for report in await asker.agent.ask_members(0.5)] == ["register", "asker"]
+    assert [report["name"] for report in await asker.agent.ask_members(0.5)] == ["register-1", "asker"]
 
 
 async def test_the_newest_word_about_a_member_wins(town: Town, recorder: Recorder) -> None:
@@ -202,7 +202,7 @@ async def test_a_question_waits_for_the_register(town: Town) -> None:
     asker = town.member("asker", role="caller", announce=False)
     assert await asker.agent.ask_members(0) == []
     await town.register()
-    assert [report["name"] for report in await asker.agent.ask_members(20)] == ["register"]
+    assert [report["name"] for report in await asker.agent.ask_members(20)] == ["register-1"]
 
 
 async def test_without_registers_nobody_is_known(town: Town) -> None:

@@ -52,7 +52,7 @@ async def test_a_register_ends_when_it_is_told_to_and_its_members_stay(town: Tow
 async def test_several_registers_have_an_address_each(town: Town) -> None:
     for name in ("register-1", "register-2"):
         await town.process(REGISTER, town.directory, name, "ipc", "ipc")
-    one = town.member("one", [town.address("register"), town.address("register-2")])
+    one = town.member("one", [town.address("register-1"), town.address("register-2")])
     reports: list[dict[str, Any]] = []
     while len(reports) < 3:
         reports = await one.agent.ask_members(20)
