@@ -23,7 +23,6 @@ class Backoff:
         Args:
             uptime: seconds for which it worked before it failed.
             random: a number of [0, 1).
-
         """
         if uptime >= self.healthy:
             self.failures = 0

@@ -16,24 +16,20 @@ if TYPE_CHECKING:
     from .config import LogConfig
 
 #: What the logging module itself puts on a record; anything else came with ``extra=``.
-_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31 12:00:00.123 INFO worker-1: text key=value``, in local time."""
+    """``2026-01-31 12:00:00.123 INFO worker-1: text``, in local time."""
+
+    default_msec_format = "%s.%03d"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"%(asctime)s %(levelname)s {name.replace('%', '%%')}: %(message)s")
-        self.default_msec_format = "%s.%03d"
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
-        """Return the line for the record."""
-        fields = "".join(f" {key}={value}" for key, value in _extra(record).items())
-        return super().formatMessage(record) + fields
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, role, name, pid, message, extra fields, exception."""
+    """One JSON object a line: time (UTC), level, logger, role, name, pid, message, exception, and what came with ``extra=``."""
 
     def __init__(self, role: str, name: str) -> None:
         super().__init__()
@@ -43,7 +39,7 @@ class JsonFormatter(logging.Formatter):
         """Return the line for the record."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         event: dict[str, object] = {
-            **_extra(record),
+            **{key: value for key, value in vars(record).items() if key not in _OWN},
             "time": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -54,7 +50,7 @@ class JsonFormatter(logging.Formatter):
             event["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             event["stack"] = record.stack_info
-        return json.dumps(event, default=str, ensure_ascii=False)
+        return json.dumps(event, default=str, skipkeys=True)
 
 
 def set_up(config: LogConfig, *, role: str, name: str) -> None:
@@ -62,13 +58,12 @@ def set_up(config: LogConfig, *, role: str, name: str) -> None:
 
     Raises:
         ConfigError: if the file cannot be opened.
-
     """
     handler: logging.Handler
     if config.file:
         try:
             # it opens the file again when logrotate moves it away
-            handler = WatchedFileHandler(config.file, encoding="utf-8")
+            handler = WatchedFileHandler(config.file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise ConfigError(f"[log] file: cannot open {config.file}: {error.strerror}") from error
     else:
@@ -76,7 +71,3 @@ def set_up(config: LogConfig, *, role: str, name: str) -> None:
     handler.setFormatter(JsonFormatter(role, name) if config.format == "json" else TextFormatter(name))
     logging.basicConfig(handlers=[handler], level=config.level.upper(), force=True)
     logging.captureWarnings(capture=True)
-
-
-def _extra(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in vars(record).items() if key not in _OWN}

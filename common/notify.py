@@ -19,7 +19,6 @@ class Notifier:
 
     Args:
         address: path of a datagram unix socket, ``@`` first for an abstract one; "" if nobody listens.
-
     """
 
     def __init__(self, address: str) -> None:
