@@ -1,7 +1,7 @@
 """Every reason for which a gateway itself closes a client: a name that is counted, a close code, a text for the client.
 
 The code tells the client whether to come back (RFC 6455, section 7.4, and the IANA registry of close codes): after 1001,
-1011, 1012, 1013 and 3000 it should, after the others the same would happen again.
+1011, 1012, 1013 and 3008 it should, after the others the same would happen again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Reason(NamedTuple):
 
 
 SLOW = Reason("slow", 1013, "too slow: more was waiting for you than client_buffer allows")
-PONG_MISSED = Reason("pong_missed", 3000, "no answer to pings")
+PONG_MISSED = Reason("pong_missed", 3008, "no answer to pings")
 OPEN_TIMEOUT = Reason("open_timeout", 1002, "the handshake took too long")
 OVERLOADED = Reason("overloaded", 1013, "too many events wait for the workers: come again later")
 GATEWAY_STOPPING = Reason("gateway_stopping", 1012, "the gateway restarts")
@@ -26,5 +26,3 @@ TOO_BIG = Reason("too_big", 1009, "message over max_message")
 NOT_UTF8 = Reason("not_utf8", 1007, "text that is not UTF-8")
 PROTOCOL_ERROR = Reason("protocol_error", 1002, "not RFC 6455")
 INTERNAL_ERROR = Reason("internal_error", 1011, "a failure of the gateway")
-
-ALL = (SLOW, PONG_MISSED, OPEN_TIMEOUT, OVERLOADED, GATEWAY_STOPPING, TOO_BIG, NOT_UTF8, PROTOCOL_ERROR, INTERNAL_ERROR)

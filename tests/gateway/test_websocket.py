@@ -388,7 +388,7 @@ async def test_a_silent_client_is_closed(serve: Serve) -> None:
     async with serve(ping_interval=0.04, missed_pongs=2, close_timeout=0.04) as served:
         client = await raw(served)
 
-        assert await served.owner.goodbye() == (3000, reasons.PONG_MISSED.text)
+        assert await served.owner.goodbye() == (3008, reasons.PONG_MISSED.text)
         frames = [await client.frame() for _ in range(3)]
         assert [frame.opcode for frame in frames] == [PING, PING, CLOSE]
         assert await served.listener.wait_closed(10)  # it does not hang up either
