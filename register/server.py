@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("gatecrew.register")
 
-#: Seconds for which changes are gathered before everybody is told, so that a cluster of n processes that comes up at once
-#: costs a few messages each, not n.
-GATHER: Final = 0.01
+#: Seconds for which changes are gathered before all are told, and what each of those to be told adds to it. A cluster of n
+#: processes that comes up at once so costs each a few messages, not n, and the register a fraction of its time.
+GATHER: Final = 0.005
+GATHER_FOR_EACH: Final = 0.0002
 LOOK_EVERY: Final = 0.25  #: seconds between looks for leases that ran out
 
 
@@ -125,7 +126,7 @@ class Register:
 
     def _tell_soon(self) -> None:
         if self._tell_timer is None:
-            self._tell_timer = self._loop.call_later(GATHER, self._tell)
+            self._tell_timer = self._loop.call_later(GATHER + GATHER_FOR_EACH * len(self._told), self._tell)
 
     def _tell(self) -> None:
         self._tell_timer = None
