@@ -78,7 +78,9 @@ class Town:
         """Return the address of a socket in the directory."""
         return f"ipc://{self.directory}/{name}.sock"
 
-    async def register(self, name: str = "register-1", address: str = "", settings: LinkSettings = SETTINGS) -> Register:
+    async def register(
+        self, name: str = "register-1", address: str = "", settings: LinkSettings = SETTINGS
+    ) -> Register:
         register = Register(Node("register", name, new_key()), settings, address or self.address(name))
         self._stack.push_async_callback(register.stop)
         await register.start()
