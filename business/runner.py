@@ -294,7 +294,7 @@ class Runner:
         answer = Turn(client, turn.number)
         if self._error is not None:
             try:
-                await self._in_turn(answer, self._error(client, error))
+                await self._in_turn(answer, self._error(client, error), self._time_limit)
             except Exception as second:  # noqa: BLE001  # a handler must not take the worker down
                 self._log_failure(second, "handling that error")
                 answer.undo()
@@ -319,8 +319,12 @@ class Runner:
 
     # Turns without an event
 
-    async def run(self, handler: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def run(self, handler: Callable[[], Coroutine[Any, Any, None]], time_limit: float | None = None) -> None:
         """Run a handler that belongs to no event, such as a timer's, in a turn of its own.
+
+        Args:
+            handler: the coroutine function.
+            time_limit: seconds that it may take, 0 for no limit; None for the limit of all handlers.
 
         Raises:
             Exception: what it raises; then nothing that it commanded is sent.
@@ -328,7 +332,7 @@ class Runner:
             Unreachable: if some of what it commanded could not be handed over.
         """
         turn = Turn()
-        await self._in_turn(turn, handler())
+        await self._in_turn(turn, handler(), self._time_limit if time_limit is None else time_limit)
         turn.over = True
         self.flush(turn)
 
@@ -353,15 +357,16 @@ class Runner:
         if missed:
             raise unreachable(missed)
 
-    async def _in_turn(self, turn: Turn, handler: Coroutine[Any, Any, None]) -> None:
+    @staticmethod
+    async def _in_turn(turn: Turn, handler: Coroutine[Any, Any, None], time_limit: float) -> None:
         token = current_turn.set(turn)
         try:
-            async with asyncio.timeout(self._time_limit or None) as limit:
+            async with asyncio.timeout(time_limit or None) as limit:
                 await handler
         except TimeoutError:
             if not limit.expired():
                 raise
-            turn.dropped = f"the handler ran past its time limit of {self._time_limit:g} s"
+            turn.dropped = f"the handler ran past its time limit of {time_limit:g} s"
             raise HandlerTimeout(turn.dropped) from None
         finally:
             current_turn.reset(token)

@@ -89,7 +89,7 @@ class Worker:
         on_start = app.handler("start")
         if on_start is not None:
             try:
-                await self._runner.run(on_start)
+                await self._runner.run(on_start, time_limit=0)
             except Exception as error:
                 _log.exception("a start handler failed")
                 raise AppError(f"a start handler failed: {type(error).__name__}: {error}") from error
@@ -117,7 +117,7 @@ class Worker:
         on_stop = app.handler("stop")
         if took and on_stop is not None:
             try:
-                await self._runner.run(on_stop)
+                await self._runner.run(on_stop, time_limit=self._config.worker.drain_timeout)
             except Exception:  # noqa: BLE001  # it stops all the same
                 _log.exception("a stop handler failed")
         await self._hub.close()

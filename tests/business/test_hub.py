@@ -1,0 +1,227 @@
+"""The links of a worker to all gateways: what leaves when, and who is asked. Gateways are played by real links."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from gatecrew.business.hub import Hub
+from gatecrew.common import messages as op
+from gatecrew.common import wire
+from gatecrew.common.errors import PartialAnswer
+from gatecrew.common.ids import new_client_id, new_key
+from gatecrew.common.link import Acceptor, Connector, LinkSettings, Node, Peer
+from gatecrew.common.messages import Ask
+from gatecrew.register.agent import Agent
+from gatecrew.register.server import Register
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from gatecrew.business.hub import Gateway
+    from gatecrew.common.messages import Message
+
+SETTINGS = LinkSettings(probe_interval=0.1, dead_after=0.5, lane_buffer=65536)
+
+
+class Played:
+    """A gateway that notes what comes, in a list that all gateways share, and answers questions with its name."""
+
+    def __init__(self, run_dir: Path, name: str, notes: list[tuple[str, list[Message]]]) -> None:
+        self.name = name
+        self.node = Node("gateway", name, new_key())
+        self.answers = True
+        self._notes = notes
+        self._acceptor = Acceptor(self.node, SETTINGS, self, f"ipc://{run_dir}/{name}.sock")
+        self._agent = Agent(self.node, SETTINGS, [f"ipc://{run_dir}/r.sock"], address=self._acceptor.address)
+
+    def joined(self, peer: Peer) -> None: ...
+
+    def lost(self, peer: Peer, reason: str) -> None: ...
+
+    def received(self, peer: Peer, batch: list[Message]) -> None:
+        self._notes.append((self.name, batch))
+        for message in batch:
+            if message[0] == op.QUERY and self.answers:
+                peer.send([op.ANSWER, message[1], self.name])
+
+    async def close(self) -> None:
+        await self._agent.close()
+        await self._acceptor.close()
+
+
+class Stage:
+    """A register, two played gateways, and the hub under test."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._stack = AsyncExitStack()
+        self.notes: list[tuple[str, list[Message]]] = []
+        self.up = asyncio.Event()
+        self.hub: Hub
+        self.played: list[Played] = []
+
+    def joined(self, gateway: Gateway) -> None:
+        if all(gateway.alive for gateway in self.hub.gateways.values()) and len(self.hub.gateways) == 2:
+            self.up.set()
+
+    def lost(self, gateway: Gateway) -> None: ...
+
+    def members_changed(self) -> None: ...
+
+    def received(self, gateway: Gateway, batch: list[Message]) -> None:
+        for message in batch:
+            self.hub.answered(gateway, message)
+
+    async def start(self) -> None:
+        register = Register(Node("register", "r", new_key()), SETTINGS, f"ipc://{self._run_dir}/r.sock")
+        await register.start()
+        self._stack.push_async_callback(register.stop)
+        for name in ("g1", "g2"):
+            self.played.append(Played(self._run_dir, name, self.notes))
+            self._stack.push_async_callback(self.played[-1].close)
+        node = Node("worker", "w", new_key())
+        self.hub = Hub(node, SETTINGS, [f"ipc://{self._run_dir}/r.sock"], timeout=0.5, listener=self, stats=dict)
+        self._stack.push_async_callback(self.hub.close)
+        await asyncio.wait_for(self.up.wait(), 5)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    def gateway(self, number: int) -> Gateway:
+        """Return the gateway ``g<number>`` as the hub sees it."""
+        return self.hub.gateways[self.played[number - 1].node.key]
+
+    async def sync(self) -> None:
+        """Return when all that left before has come."""
+        await self.hub.ask(None, Ask.SYNC, None, len)
+
+
+@pytest.fixture
+async def stage(run_dir: Path) -> AsyncIterator[Stage]:
+    stage = Stage(run_dir)
+    try:
+        await stage.start()
+        yield stage
+    finally:
+        await stage.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  # nobody tells when it is
+            await asyncio.sleep(0.005)
+
+
+async def test_commands_for_the_own_gateway_leave_in_one_batch_with_the_ack(stage: Stage) -> None:
+    one, two = stage.gateway(1), stage.gateway(2)
+    stage.hub.commit(one, 7, [[op.UNGROUP, "own"]], [(two.key, [op.UNGROUP, "other"])])
+    await stage.sync()
+
+    assert next(batch for name, batch in stage.notes if name == "g1") == [[op.UNGROUP, "own"], [op.ACK, 7]]
+    assert next(batch for name, batch in stage.notes if name == "g2")[0] == [op.UNGROUP, "other"]
+
+
+async def test_turns_that_end_together_share_batches_and_one_ack(stage: Stage) -> None:
+    one = stage.gateway(1)
+    for number in range(1, 4):
+        stage.hub.commit(one, number, [[op.UNGROUP, str(number)]], [])
+    await stage.sync()
+
+    assert stage.notes[0] == ("g1", [[op.UNGROUP, "1"], [op.UNGROUP, "2"], [op.UNGROUP, "3"], [op.ACK, 1, 2, 3]])
+
+
+async def test_no_ack_is_sent_before_what_its_turn_commanded_elsewhere(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, Message]] = []
+    transmit = Connector.transmit
+
+    def note(self: Connector, peer: Peer, frame: bytes) -> None:
+        if frame[3] == wire.DATA:
+            sent.extend((peer.name, message) for message in wire.decode(frame))
+        transmit(self, peer, frame)
+
+    monkeypatch.setattr(Connector, "transmit", note)
+    one, two = stage.gateway(1), stage.gateway(2)
+    stage.hub.commit(one, 1, [[op.UNGROUP, "a1"]], [(None, [op.UNGROUP, "a"])])
+    stage.hub.commit(two, 1, [[op.UNGROUP, "b2"]], [(None, [op.UNGROUP, "b"])])
+    stage.hub.commit(one, 2, [[op.UNGROUP, "c1"]], [(None, [op.UNGROUP, "c"])])
+    await stage.sync()
+
+    assert [(name, message) for name, message in sent if message[0] != op.QUERY] == [
+        ("g2", [op.UNGROUP, "a"]),
+        ("g1", [op.UNGROUP, "a1"]),
+        ("g1", [op.ACK, 1]),
+        ("g1", [op.UNGROUP, "b"]),
+        ("g2", [op.UNGROUP, "b2"]),
+        ("g2", [op.ACK, 1]),
+        ("g2", [op.UNGROUP, "c"]),
+        ("g1", [op.UNGROUP, "c1"]),
+        ("g1", [op.ACK, 2]),
+    ]
+
+
+async def test_a_question_to_all_has_all_answers_in_one_order(stage: Stage) -> None:
+    answers = await stage.hub.ask(None, Ask.SYNC, None, list)
+
+    assert sorted(answers) == ["g1", "g2"]
+    assert answers == await stage.hub.ask(None, Ask.SYNC, None, list)
+
+
+async def test_a_question_to_one_asks_nobody_else(stage: Stage) -> None:
+    assert await stage.hub.ask(stage.gateway(2).key, Ask.SYNC, None, list) == ["g2"]
+    assert [name for name, _ in stage.notes] == ["g2"]
+
+
+async def test_a_question_to_a_gateway_that_there_is_not_has_no_answers(stage: Stage) -> None:
+    assert await stage.hub.ask("gonegone", Ask.ONLINE, new_client_id("gonegone"), list) == []
+
+
+async def test_who_is_silent_is_named_at_the_deadline(stage: Stage) -> None:
+    stage.played[1].answers = False
+    with pytest.raises(PartialAnswer, match="no answer from g2") as told:
+        await stage.hub.ask(None, Ask.SYNC, None, list)
+
+    assert (told.value.answer, told.value.missing) == (["g1"], ["g2"])
+
+
+async def test_who_goes_meanwhile_is_named_at_once(stage: Stage) -> None:
+    stage.played[1].answers = False
+    question = asyncio.create_task(stage.hub.ask(None, Ask.SYNC, None, list))
+    await until(lambda: any(name == "g2" for name, _ in stage.notes))
+    await stage.played[1].close()
+    with pytest.raises(PartialAnswer, match="g2"):
+        await question
+    await until(lambda: list(stage.hub.gateways) == [stage.played[0].node.key])
+
+
+async def test_commands_for_a_client_of_a_gateway_that_is_gone_are_counted(stage: Stage) -> None:
+    assert stage.hub.post([], [("gonegone", [op.UNGROUP, "x"])]) == []
+    assert stage.hub.counters["discarded.gateway_gone"] == 1
+
+
+async def test_a_gateway_that_does_not_keep_up_gets_no_more_and_is_named(stage: Stage) -> None:
+    much = "x" * 100_000
+    assert stage.hub.post([], [(None, [op.SEND_ALL, much, []])]) == []
+    await asyncio.sleep(0)  # it has left, and nothing of it is acknowledged
+    missed = stage.hub.post([], [(stage.gateway(1).key, [op.UNGROUP, "no"])])
+    assert missed == ["g1"]
+    await until(lambda: not stage.gateway(1).peer.full and not stage.gateway(2).peer.full)
+    assert stage.hub.post([], [(stage.gateway(1).key, [op.UNGROUP, "yes"])]) == []
+    await stage.sync()
+
+    groups = [m[1] for _, batch in stage.notes for m in batch if m[0] == op.UNGROUP]
+    assert groups == ["yes"]
+
+
+async def test_what_was_commanded_before_closing_still_arrives(stage: Stage) -> None:
+    stage.hub.post([], [(None, [op.UNGROUP, "last"])])
+    await stage.hub.close()
+    await until(lambda: len(stage.notes) == 2)
+
+    last: list[Any] = [[op.UNGROUP, "last"]]
+    assert sorted(stage.notes) == [("g1", last), ("g2", last)]
