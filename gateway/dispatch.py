@@ -37,7 +37,7 @@ class Port:
 
     __slots__ = ("counter", "key", "name", "outstanding", "room", "send", "waiting")
 
-    def __init__(self, name: str, key: str, credit: int, send: Callable[[Message], object]) -> None:
+    def __init__(self, name: str, key: str, credit: int, send: Callable[[Message], None]) -> None:
         self.name = name
         self.key = key
         self.room = credit  # so many more events may be sent
@@ -231,7 +231,7 @@ class Dispatch:
     def _stop_reading(self, client: Client) -> None:
         if self.bytes > self._event_buffer:
             self._held[client] = None
-        if not client.paused and client.open:
+        if not client.paused:
             client.paused = True
             client.connection.pause()
 
@@ -249,8 +249,7 @@ class Dispatch:
     def _resume(self, client: Client) -> None:
         if client.paused and len(client.events) <= self._client_pending // 2:
             client.paused = False
-            if client.open:
-                client.connection.resume()
+            client.connection.resume()
 
 
 def _size(data: list[object]) -> int:
