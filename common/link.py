@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +137,7 @@ class Peer:
 class _Link:
     """What both kinds of link share: the socket on the loop, the flush at the end of a turn, the ticks of the lanes."""
 
-    def __init__(self, node: Node, settings: LinkSettings, owner: Owner, kind: int) -> None:
+    def __init__(self, node: Node, settings: LinkSettings, owner: Owner, kind: int, address: str) -> None:
         self.node = node
         self.settings = settings
         self.owner = owner
@@ -149,7 +150,7 @@ class _Link:
         self.socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME)
         self.socket.setsockopt(zmq.RECONNECT_IVL, 50)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        self.socket.setsockopt(zmq.IPV6, 1)
+        self.socket.setsockopt(zmq.IPV6, "[" in address)  # with it, IPv4 addresses are told in a form of IPv6
         self._get: Callable[[int], Any] = self.socket.getsockopt
         self._marked: list[Peer] = []
         self._tick_every = settings.probe_interval / 5
@@ -321,10 +322,11 @@ class Acceptor(_Link):
     """
 
     def __init__(self, node: Node, settings: LinkSettings, owner: Owner, address: str) -> None:
-        super().__init__(node, settings, owner, zmq.ROUTER)
+        super().__init__(node, settings, owner, zmq.ROUTER, address)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects takes over its own identity
         self._by_identity: dict[bytes, Peer] = {}
+        self._ended: dict[bytes, int] = {}  # by identity: the last lane that ended; a HELLO for it comes too late
         self._send = self.socket.send
         try:
             self.address = self._bind(address)
@@ -343,6 +345,8 @@ class Acceptor(_Link):
             ports = [f":{span}"]
             if len(bounds) == PORTS_IN_A_RANGE:
                 ports = [f":{port}" for port in range(int(bounds[0]), int(bounds[1]) + 1)]
+        elif _listening(address.removeprefix("ipc://")):  # ZeroMQ would take the socket from whoever has it
+            raise ConfigError(f"cannot bind {address}: another process listens there")
         error: zmq.ZMQError | None = None
         for port in ports:
             try:
@@ -351,7 +355,7 @@ class Acceptor(_Link):
                 error = problem
                 continue
             return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        raise ConfigError(f"cannot bind {address}: {error}")
+        raise ConfigError(f"cannot bind {address}: {error.strerror if error is not None else 'no port'}")
 
     async def close(self) -> None:
         """Say goodbye and close; the file of an ipc socket goes too, which ZeroMQ leaves behind."""
@@ -359,7 +363,7 @@ class Acceptor(_Link):
             return
         await super().close()
         if self._file is not None and self._file == _file_of(self.address):  # not that of another that bound since
-            Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)
+            Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)  # noqa: ASYNC240  # a local file
 
     def _peers(self) -> list[Peer]:
         return list(self._by_identity.values())
@@ -404,6 +408,9 @@ class Acceptor(_Link):
         if known is not None and known.lane is not None and known.lane.id == lane_id:
             self._transmit_to(identity, self._welcome(lane_id))  # the first one got lost
             return
+        if self._ended.get(identity) == lane_id:
+            self._transmit_to(identity, wire.frame(wire.RESET, lane_id))
+            return
         peer = Peer(self, identity)
         self._read_greeting(peer, frame, lane_id, "hello")
         if known is not None:
@@ -430,6 +437,11 @@ class Acceptor(_Link):
     def _lose(self, peer: Peer, reason: str) -> None:
         if self._by_identity.get(peer.identity) is peer:
             del self._by_identity[peer.identity]
+        if peer.lane is not None:
+            self._ended.pop(peer.identity, None)
+            self._ended[peer.identity] = peer.lane.id
+            if len(self._ended) > MAX_PEERS:
+                del self._ended[next(iter(self._ended))]
         super()._lose(peer, reason)
 
 
@@ -444,7 +456,7 @@ class Connector(_Link):
     def __init__(
         self, node: Node, settings: LinkSettings, owner: Owner, address: str, expect: str | None = None
     ) -> None:
-        super().__init__(node, settings, owner, zmq.DEALER)
+        super().__init__(node, settings, owner, zmq.DEALER, address)
         self.address = address
         self.peer = Peer(self, node.key.encode())
         self._expect = expect
@@ -466,7 +478,8 @@ class Connector(_Link):
         self._sent()
 
     def _hello(self) -> None:
-        self._hello_at = self.loop.time() + HELLO_EVERY
+        # not all at the same time, when the other end comes back
+        self._hello_at = self.loop.time() + HELLO_EVERY * (0.75 + secrets.randbelow(500) / 1000)
         greeting = self._greeting(self._lane_id, "hello")
         self.transmit(self.peer, wire.frame(wire.HELLO, self._lane_id, payload=greeting))
 
@@ -492,6 +505,8 @@ class Connector(_Link):
                     self._frame_of_lane(peer, peer.lane, head, frame)
             elif head[0] == wire.WELCOME:
                 self._welcomed(frame)
+            elif head[0] == wire.RESET:  # the lane ended there before we heard of its beginning
+                self._lane_id = secrets.randbits(32)
         except LinkError as error:
             self._refuse(str(error))
 
@@ -535,3 +550,14 @@ def _file_of(address: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _listening(path: str) -> bool:
+    """Return whether a process listens on this unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True

@@ -54,9 +54,6 @@ SNAPSHOT: Final = 50  #: [epoch, number, members]
 CHANGE: Final = 51  #: [epoch, number, joined members, keys of those that left]
 MEMBERS: Final = 52  #: [members with their stats]
 LEAVING: Final = 53  #: member -> register []: forget me at once
-# Cluster-wide timers: member -> register and back
-CLAIM: Final = 54  #: [name]: may I hold it? Repeated while held
-CLAIMED: Final = 55  #: [name, bool]
 
 
 class Ask(IntEnum):
