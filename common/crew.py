@@ -177,7 +177,8 @@ class Crew:
             self._end_reload(f"{place.name} {why}; the old ones go on")
         elif child is place.child and self.phase is Phase.STARTING:
             place.child = None
-            text = f"{place.name}: {child.last_words}" if child.last_words else f"{place.name} {why}"
+            unsaid = f"{place.name} {why}; its log may tell why"
+            text = f"{place.name}: {child.last_words}" if child.last_words else unsaid
             self.failure = self.failure or (text, max(code, 1))
         elif child is place.child and self.phase is Phase.UP:
             place.child = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from .supervisor import Origin, Program, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_log = logging.getLogger("gatecrew.supervisor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +70,11 @@ def run(plan: Plan, echo: Callable[[str], None]) -> int:
 
     if not plan.origin.background:
         # systemd, if it waits to be told, is told by the frame
-        return supervise(_say_nothing if notify.VARIABLE in os.environ else echo)
+        return supervise(_log.info if notify.VARIABLE in os.environ else echo)
     output = Path(settings.log.file)
-    line = background.run(lambda: supervise(_say_nothing), run_dir=run_dir, output=output)
+    line = background.run(lambda: supervise(_log.info), run_dir=run_dir, output=output)
     echo(f"{line}; log: {output}")
     return 0
-
-
-def _say_nothing(line: str) -> None:
-    pass
 
 
 def _programs(origin: Origin, found: config.Config, flags: dict[str, object]) -> list[Program]:

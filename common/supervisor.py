@@ -28,7 +28,7 @@ from .exits import Exit
 from .process import RESTARTS, Fail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 _log = logging.getLogger("gatecrew.supervisor")
@@ -119,7 +119,7 @@ class Supervisor:
             GatecrewError: if a supervisor runs in this directory already, or one of the processes cannot start.
 
         """
-        self._undo.enter_context(_locked(self._run_dir, self._origin))
+        self._undo.callback(_lock(self._run_dir, self._origin).unlink, missing_ok=True)
         for leftover in self._run_dir.glob("*.notify"):
             leftover.unlink(missing_ok=True)
         self._stdin, holder = os.pipe()
@@ -338,29 +338,26 @@ def _connected(run_dir: Path) -> socket.socket:
     return sock
 
 
-@contextlib.contextmanager
-def _locked(run_dir: Path, origin: Origin) -> Iterator[None]:
-    """Hold the lock of the run directory.
+def _lock(run_dir: Path, origin: Origin) -> Path:
+    """Lock the run directory until this process ends, and return the file for it, which is to be removed before that.
 
     Raises:
-        GatecrewError: if somebody else does.
-
+        GatecrewError: if somebody else has it.
     """
     path = run_dir / LOCK
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("a"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            found = find(run_dir)
-            raise GatecrewError(f"it runs already{f', as process {found.pid}' if found else ''}") from None
-        if not _is_at(path, file.fileno()):
-            raise GatecrewError("another one was just stopping; try again")
-        stack.callback(path.unlink, missing_ok=True)
-        file.truncate(0)
-        json.dump({"pid": os.getpid(), **asdict(origin)}, file)
-        file.flush()
-        yield
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        found = find(run_dir)
+        raise GatecrewError(f"it runs already{f', as process {found.pid}' if found else ''}") from None
+    if not _is_at(path, descriptor):
+        os.close(descriptor)
+        raise GatecrewError("another one was just stopping; try again")
+    os.truncate(descriptor, 0)
+    os.write(descriptor, json.dumps({"pid": os.getpid(), **asdict(origin)}).encode())
+    return path
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

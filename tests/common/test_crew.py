@@ -87,10 +87,10 @@ def test_a_crew_without_places_is_up() -> None:
     ("code", "words", "failure"),
     [
         (2, "chat.toml: [worker] app: bad", ("worker-1: chat.toml: [worker] app: bad", 2)),
-        (1, "", ("worker-1 ended with exit code 1", 1)),
-        (0, "", ("worker-1 ended with exit code 0", 1)),
-        (-9, "", ("worker-1 was killed by SIGKILL", 1)),
-        (-50, "", ("worker-1 was killed by signal 50", 1)),
+        (1, "", ("worker-1 ended with exit code 1; its log may tell why", 1)),
+        (0, "", ("worker-1 ended with exit code 0; its log may tell why", 1)),
+        (-9, "", ("worker-1 was killed by SIGKILL; its log may tell why", 1)),
+        (-50, "", ("worker-1 was killed by signal 50; its log may tell why", 1)),
     ],
 )
 def test_a_child_that_ends_while_the_crew_starts_fails_the_start(
@@ -112,7 +112,7 @@ def test_the_first_failure_of_a_start_is_the_one_that_is_told() -> None:
     stage.end(stage.child("worker-2"), 1)
     stage.end(stage.child("worker-1"), 2)
 
-    assert stage.crew.failure == ("worker-2 ended with exit code 1", 1)
+    assert stage.crew.failure == ("worker-2 ended with exit code 1; its log may tell why", 1)
 
 
 def test_a_child_that_is_never_ready_is_killed_and_fails_the_start() -> None:
@@ -123,7 +123,7 @@ def test_a_child_that_is_never_ready_is_killed_and_fails_the_start() -> None:
     stage.tick(0.1)
     assert ("worker-1", signal.SIGKILL) in stage.take_signals()
     stage.end(stage.child("worker-1"), -9)
-    assert stage.crew.failure == ("worker-1 was not ready after 60 s and was killed", 1)
+    assert stage.crew.failure == ("worker-1 was not ready after 60 s and was killed; its log may tell why", 1)
 
 
 def test_a_child_that_ends_is_started_again_after_a_growing_delay() -> None:

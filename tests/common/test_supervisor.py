@@ -8,8 +8,9 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,7 @@ from gatecrew.common.errors import ConfigError, GatecrewError
 from gatecrew.common.supervisor import Origin, Program, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 # Begins each script. What it notes is read by the tests.
@@ -74,7 +75,7 @@ def notes(run_dir: Path) -> Notes:
 def where(run_dir: Path) -> Path:
     """The run directory of the supervisor, with nothing else in it."""
     path = run_dir / "run"
-    path.mkdir()
+    path.mkdir(mode=0o700)
     return path
 
 
@@ -102,6 +103,28 @@ async def started(where: Path, *programs: Program, patience: float = 20.0) -> As
     finally:
         stage.supervisor.kill()
         await stage.service.stop()
+
+
+@contextmanager
+def apart(where: Path, only: Program) -> Iterator[subprocess.Popen[str]]:
+    """A supervisor in a process of its own, in the frame of all processes."""
+    code = f"""
+from pathlib import Path
+from gatecrew.common import process
+from gatecrew.common.config import ClusterConfig, Config
+from gatecrew.common.supervisor import *
+where = Path({str(where)!r})
+supervisor = Supervisor([{only!r}], where, Origin("/", None, {{}}, False), patience=5.0, announce=lambda line: print(line, flush=True))
+config = Config(cluster=ClusterConfig(run_dir=str(where)))
+raise SystemExit(process.run(config, "supervisor", "supervisor", supervisor.serve, at_once=supervisor.kill))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready: 1 worker\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def contents(where: Path, pattern: str = "*") -> list[Path]:
@@ -137,7 +160,7 @@ async def test_all_are_started_and_stopped_in_order_and_nothing_is_left_behind(w
     [
         (BAD, GatecrewError, "worker-1: chat.py:3: SyntaxError"),
         ('tell("STATUS=no such key"); sys.exit(2)', ConfigError, "worker-1: no such key"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", GatecrewError, "worker-1 was killed by SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", GatecrewError, "worker-1 was killed by SIGKILL; its log may tell why"),
     ],
 )
 async def test_a_process_that_cannot_start_fails_the_start(
@@ -215,24 +238,10 @@ async def test_a_terminal_does_not_reach_the_children(where: Path, notes: Notes)
 
 async def test_standard_input_of_the_children_ends_with_the_supervisor(where: Path, notes: Notes) -> None:
     script = 'tell("READY=1")\nsys.stdin.read()\nnote("is alone")'
-    supervising = f"""
-import asyncio
-from pathlib import Path
-from gatecrew.common.supervisor import *
-program = {program(notes, "worker-1", script)!r}
-async def main():
-    await Supervisor([program], Path({str(where)!r}), Origin("/", None, {{}}, False), patience=1.0, announce=print).start()
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", supervising, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"ready: 1 worker\n"
+    with apart(where, program(notes, "worker-1", script)) as process:
+        process.kill()
 
-    process.kill()
-    await process.communicate()
-
-    await notes.until(lambda lines: lines == ["worker-1 is alone"])
+        await notes.until(lambda lines: lines == ["worker-1 is alone"])
 
 
 async def test_a_run_directory_has_one_supervisor(where: Path, notes: Notes) -> None:
@@ -260,17 +269,13 @@ async def test_what_a_killed_supervisor_left_behind_is_no_hindrance(where: Path,
         assert stage.said == ["ready: 1 worker"]
 
 
-async def test_stop_asks_the_supervisor_and_waits_until_it_is_gone(where: Path, notes: Notes) -> None:
-    async with started(where, program(notes, "worker-1")) as stage:
-        stopping = asyncio.create_task(asyncio.to_thread(supervisor.stop, where))
-        while not stage.failed:  # noqa: ASYNC110  # the frame is called, not awaited
-            await asyncio.sleep(0.01)
-        assert stage.failed == [None]
-        assert not stopping.done()
+def test_stop_asks_the_supervisor_and_waits_until_it_is_gone(where: Path, notes: Notes) -> None:
+    with apart(where, program(notes, "worker-1")) as process:
+        supervisor.stop(where)
 
-        await stage.service.stop()
-
-        await stopping
+        assert process.wait() == 0
+        assert notes.lines() == ["worker-1 is ready", "worker-1 leaves"]
+        assert contents(where) == []
 
 
 @pytest.mark.parametrize("command", ["stop", "reload"])
@@ -279,7 +284,7 @@ def test_without_a_supervisor_a_command_says_so(where: Path, command: str) -> No
         supervisor.ask(where, command, limit=1.0)
 
 
-def test_a_supervisor_that_does_not_answer_is_named(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_supervisor_that_does_not_answer_is_named(where: Path) -> None:
     (where / supervisor.LOCK).write_text(
         json.dumps({"pid": 4711, "folder": "/", "file": None, "flags": {}, "background": False})
     )
