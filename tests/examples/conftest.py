@@ -85,9 +85,10 @@ class Running:
             stdout=subprocess.PIPE,
             check=True,
         )
-        for member in json.loads(said.stdout):
-            if member["role"] == role:
-                os.kill(member["pid"], signal.SIGKILL)
+        pids = [member["pid"] for member in json.loads(said.stdout) if member["role"] == role]
+        assert pids, f"there is no {role}"
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
 
     def connect(self, query: str = "") -> contextlib.AbstractContextManager[ClientConnection]:
         return connect(f"ws://127.0.0.1:{self.port}/{query}", open_timeout=10)

@@ -13,7 +13,7 @@ const TOGETHER = 300; // s: messages of one person that are so near are shown as
 const $ = (id) => document.getElementById(id);
 const wide = matchMedia("(min-width: 48rem)");
 const touch = matchMedia("(pointer: coarse)");
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const calendar = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 
 let me = null;
@@ -314,7 +314,8 @@ function item(to, one) {
   if (to.startsWith("#")) avatar.textContent = "#";
   else portray(avatar, name);
   const last = one?.entries.at(-1);
-  const preview = last ? `${last.from === me ? "You" : last.from}: ${last.text}` : "";
+  const author = last?.from === me ? "You: " : one?.isRoom ? `${last?.from}: ` : "";
+  const preview = last ? author + last.text : "";
   const lines = make("span", { className: "lines" }, make("strong", { textContent: name }), make("span", { textContent: preview }));
   anchor.append(avatar, lines);
   if (to.startsWith("@")) {
@@ -334,9 +335,9 @@ function portray(avatar, name) {
 }
 
 function hueOf(name) {
-  let hash = 0;
-  for (const letter of name) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
-  return (hash * 137) % 360;
+  let hash = 0x811c9dc5; // FNV-1a
+  for (const letter of name) hash = Math.imul(hash ^ letter.codePointAt(0), 0x01000193);
+  return (hash >>> 0) % 360;
 }
 
 function make(tag, properties, ...children) {
