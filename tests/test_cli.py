@@ -163,10 +163,8 @@ def url_of(site: Site) -> str:
 
 
 def alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return state.strip() not in ("", "Z", "Zs")  # the dead need not be buried yet
 
 
 # Without a cluster

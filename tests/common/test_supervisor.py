@@ -132,10 +132,8 @@ def contents(where: Path, pattern: str = "*") -> list[Path]:
 
 
 def alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return state.strip() not in ("", "Z", "Zs")  # the dead need not be buried yet
 
 
 async def test_all_are_started_and_stopped_in_order_and_nothing_is_left_behind(where: Path, notes: Notes) -> None:
@@ -229,6 +227,19 @@ async def test_a_stop_right_at_the_start_leaves_nobody(where: Path, notes: Notes
     await stage.service.stop()
 
     assert contents(where) == []
+
+
+async def test_a_second_signal_kills_all_at_once(where: Path, notes: Notes) -> None:
+    script = "signal.signal(signal.SIGTERM, lambda *_: note('stays'))\n" + GOOD
+    with apart(where, program(notes, "worker-1", script)) as process:
+        process.terminate()
+        await notes.until(lambda lines: lines == ["worker-1 is ready", "worker-1 stays"])
+
+        process.terminate()
+
+        assert process.wait() == 1
+        while alive(notes.pid("worker-1")):  # noqa: ASYNC110  # another process has no event
+            await asyncio.sleep(0.01)
 
 
 async def test_a_terminal_does_not_reach_the_children(where: Path, notes: Notes) -> None:
