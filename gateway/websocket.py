@@ -8,6 +8,7 @@ it and it sends nothing more, while it waits at most ``close_timeout`` for the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from http import HTTPStatus
@@ -341,7 +342,8 @@ class Connection(asyncio.Protocol):
 
     def _half_close(self) -> None:
         if not self._transport.is_closing():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the peer reset the connection, and the transport does not know it yet
+                self._transport.write_eof()
 
     def _write_and_look(self, frame: bytes) -> None:
         self._transport.write(frame)

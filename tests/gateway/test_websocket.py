@@ -194,6 +194,21 @@ async def test_a_client_that_is_lost_is_1006(serve: Serve, how: str) -> None:
         assert await served.listener.wait_closed(10)
 
 
+async def test_a_client_may_answer_a_close_frame_and_reset_the_connection(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve() as served:
+        client = await raw(served)
+        (await served.owner.first()).connection.close(1000, "")
+        assert (await client.frame()).opcode is CLOSE
+        client.send(CLOSE, b"\x03\xe8")
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.writer.transport.abort()
+        assert await served.listener.wait_closed(5)
+
+    assert not caplog.records
+
+
 async def test_messages_before_a_close_in_the_same_piece_are_delivered(serve: Serve) -> None:
     async with serve() as served:
         client = await raw(served)
