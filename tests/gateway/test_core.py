@@ -543,6 +543,21 @@ def test_a_worker_cannot_say_what_is_not_so(message: Message) -> None:
     assert house.dispatch.bytes == 0
 
 
+def test_a_worker_takes_events_once() -> None:
+    house = House()
+    idle, leaver = house.join("a"), house.join("b")
+    leaver.do([op.DRAIN])
+    leaver.do([op.TAKE, 5])  # it changed its mind, with nothing outstanding
+
+    with pytest.raises(LinkError, match="does so already"):
+        idle.do([op.TAKE, 5])
+    house.dispatch.lost(idle.port)
+    house.open()
+    leaver.do([op.DRAIN])
+    with pytest.raises(LinkError, match="does so already"):
+        leaver.do([op.TAKE, 5])
+
+
 @pytest.mark.parametrize("credit", [0, -1, "5", None, 1.5])
 def test_a_worker_takes_at_least_one_event(credit: object) -> None:
     with pytest.raises(LinkError, match=r"takes .* events at once"):

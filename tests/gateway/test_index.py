@@ -48,6 +48,7 @@ class AnIndexIsWhatItsClientsAre(RuleBasedStateMachine):
         client, member = self.pick(random)
         self.index.remove(client)
         assert client.uid == member.uid
+        assert client.groups == set()
         del self.model[client]
 
     @precondition(lambda self: self.model)
