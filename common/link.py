@@ -124,13 +124,19 @@ class Peer:
             self._link.mark(self)
 
     def flush(self) -> None:
-        """Let the batch go now."""
+        """Let the batch go now. If it cannot be packed, which is a bug of whoever made it, the lane ends."""
         lane = self.lane
         if lane is None or not self.out:
             return
         batch, self.out = self.out, []
+        try:
+            payloads = wire.encode(batch)
+        except (TypeError, ValueError, OverflowError) as error:
+            _log.exception("a batch for %r cannot be packed", self)
+            self._link.give_up(self, f"a batch for it cannot be packed: {error}")
+            return
         now = self._link.loop.time()
-        for payload in wire.encode(batch):
+        for payload in payloads:
             self._link.transmit(self, lane.seal(payload, now))
 
 
@@ -257,6 +263,12 @@ class _Link:
         peer.out.clear()
         self.counters["link.lost"] += 1
         self.owner.lost(peer, reason)
+
+    def give_up(self, peer: Peer, reason: str) -> None:
+        """End the lane from this side, and let the other end know."""
+        if peer.lane is not None:
+            self.transmit(peer, wire.frame(wire.RESET, peer.lane.id))
+            self._lose(peer, reason)
 
     def _new_lane(self, lane_id: int) -> Lane:
         settings = self.settings
