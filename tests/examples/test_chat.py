@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,6 +111,39 @@ def test_a_position_that_is_none_gets_the_newest(client: ClientConnection, posit
     hello(client, "stranger")
 
     assert ask(client, "open", to="#nowhere", position=position)["fresh"] is True
+
+
+def test_nothing_is_lost_between_what_was_read_and_what_is_said_then(chat: Running) -> None:
+    with chat.connect() as writer, chat.connect() as reader:
+        hello(writer, "busy")
+        ask(writer, "open", to="#busy", position=None)
+        hello(reader, "curious")
+        done = threading.Event()
+
+        def write() -> None:
+            for number in itertools.count():
+                writer.send(json.dumps({"type": "say", "to": "#busy", "id": f"{number}", "text": "x"}))
+                if number > 8:  # so many are under way
+                    told(writer)
+                if done.is_set():
+                    return
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            for _ in range(60):
+                reader.send(json.dumps({"type": "open", "to": "#busy", "position": None}))
+                offsets = []
+                while (answer := told(reader))["type"] != "entries":
+                    offsets.append(answer["entry"]["offset"])  # said after the reading, it may overtake the answer
+                end = answer["position"][1]
+                while not (new := [offset for offset in offsets if offset > end]):
+                    offsets.append(told(reader)["entry"]["offset"])
+                assert new[0] == end + 1
+                reader.send(json.dumps({"type": "leave", "to": "#busy"}))
+        finally:
+            done.set()
+            thread.join()
 
 
 def test_what_is_said_twice_under_one_id_is_one_message(client: ClientConnection) -> None:

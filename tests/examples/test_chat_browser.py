@@ -12,7 +12,7 @@ from playwright.sync_api import expect, sync_playwright
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, WebSocketRoute
 
     from .conftest import Running, Start
 
@@ -200,6 +200,32 @@ def test_a_page_says_that_it_is_offline_and_sends_what_was_written_when_it_is_ba
         expect_texts(page, ["online", "kept", "kept too"])
         expect(page.locator("#banner")).to_be_hidden()
         expect(page.locator("#status")).to_have_text("online")
+
+
+def test_what_was_not_sent_survives_a_reload(visit: Visit) -> None:
+    uma, yan = visit("Uma", "reload"), visit("Yan", "reload")
+    holding = True
+
+    def hold_back(page_side: WebSocketRoute) -> None:
+        app_side = page_side.connect_to_server()
+
+        def from_page(message: str | bytes) -> None:
+            if not (holding and json.loads(message)["type"] == "say"):
+                app_side.send(message)
+
+        page_side.on_message(from_page)
+
+    uma.route_web_socket(re.compile("^ws:"), hold_back)
+    uma.reload()
+    expect(uma.locator("#top")).to_have_text("Nothing has been said here yet. Say the first word.")
+    write(uma, "at last")
+    expect(uma.locator("#messages .unsent .state")).to_have_text("sending…")
+
+    holding = False
+    uma.reload()
+
+    for page in (uma, yan):
+        expect_texts(page, ["at last"])
 
 
 def test_a_name_that_is_taken_is_refused(visit: Visit, browser: Browser, chat: Running) -> None:
