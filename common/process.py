@@ -111,8 +111,9 @@ def run(
 
 def patience(config: Config) -> float:
     """Return the seconds that any process of the cluster may take to stop; what takes longer is killed."""
-    gateway = config.gateway
-    return max(config.worker.drain_timeout, gateway.close_timeout + gateway.drain_timeout) + 5.0
+    worker = 2 * config.worker.drain_timeout  # its clients, then its stop handlers
+    gateway = config.gateway.close_timeout + config.gateway.drain_timeout
+    return max(worker, gateway) + 5.0
 
 
 def vitals() -> dict[str, Any]:

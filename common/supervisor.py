@@ -2,9 +2,9 @@
 
 It is a :class:`~gatecrew.common.process.Service` like the others. It knows the roles by their command lines only, hears them
 through ``sd_notify`` datagrams, and holds the writing end of the pipe that is standard input to all of them: when it is gone,
-they stop. A run directory has one supervisor: it holds the lock on ``supervisor.lock``, a JSON map with its ``pid`` and how it
-was started, and listens on ``supervisor.sock``: one line of JSON in, ``{"do": "stop"}`` or ``{"do": "reload"}``, and one out,
-with ``error`` if it went wrong.
+they stop. A run directory has one supervisor: it holds a lock on the directory (with which systemd-tmpfiles leaves it alone,
+too), and ``supervisor.json`` says its ``pid`` and how it was started. It listens on ``supervisor.sock``: one line of JSON in,
+``{"do": "stop"}`` or ``{"do": "reload"}``, and one out, with ``error`` if it went wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("gatecrew.supervisor")
 
-LOCK: Final = "supervisor.lock"
+RECORD: Final = "supervisor.json"
 SOCKET: Final = "supervisor.sock"
 ANSWER_LIMIT: Final = 5.0  #: seconds in which a supervisor says that it heard a command
 
@@ -119,7 +119,10 @@ class Supervisor:
             GatecrewError: if a supervisor runs in this directory already, or one of the processes cannot start.
 
         """
-        self._undo.callback(_lock(self._run_dir, self._origin).unlink, missing_ok=True)
+        _lock(self._run_dir)
+        record = self._run_dir / RECORD
+        record.write_text(json.dumps({"pid": os.getpid(), **asdict(self._origin)}))
+        self._undo.callback(record.unlink, missing_ok=True)
         for leftover in self._run_dir.glob("*.notify"):
             leftover.unlink(missing_ok=True)
         self._stdin, holder = os.pipe()
@@ -191,34 +194,40 @@ class Supervisor:
 
     async def _live(self, child: Child) -> None:
         """Start the process of a child, and wait until it ends."""
-        path = self._run_dir / f"{child.place.name}-{child.number}.notify"
         loop = asyncio.get_running_loop()
-        program = self._programs[child.place.name]
-        ear = self._ears[child] = notify.listen(str(path))
-        loop.add_reader(ear, self._heard, child)
+        path = self._run_dir / f"{child.place.name}-{child.number}.notify"
         try:
-            process = await asyncio.create_subprocess_exec(
-                *program.command,
-                stdin=self._stdin,
-                env={**os.environ, **program.variables, notify.VARIABLE: str(path), RESTARTS: str(child.restarts)},
-                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which stops them in order
-            )
+            with notify.listen(str(path)) as ear:
+                self._ears[child] = ear
+                loop.add_reader(ear, self._heard, child)
+                try:
+                    code = await self._run(child, str(path))
+                    self._hear(child)  # its last words
+                finally:
+                    loop.remove_reader(ear)
+                    del self._ears[child]
+                    path.unlink(missing_ok=True)
         except OSError as error:
             self._crew.told(child, {"STATUS": f"it cannot be started: {error}"}, loop.time())
-            code = int(Exit.FAILED)
-        else:
-            self._processes[child] = process
-            if child.leaving:
-                self._signal(child, signal.SIGTERM)  # it was asked to leave before it was there
-            code = await process.wait()
-            del self._processes[child]
-        self._hear(child)  # its last words
-        loop.remove_reader(ear)
-        del self._ears[child]
-        ear.close()
-        path.unlink(missing_ok=True)
+            code = Exit.FAILED
         self._crew.exited(child, code, loop.time())
         self._turn()
+
+    async def _run(self, child: Child, address: str) -> int:
+        """Run the process of a child, and return its exit code, or minus the signal that killed it."""
+        program = self._programs[child.place.name]
+        process = await asyncio.create_subprocess_exec(
+            *program.command,
+            stdin=self._stdin,
+            env={**os.environ, **program.variables, notify.VARIABLE: address, RESTARTS: str(child.restarts)},
+            start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which stops them in order
+        )
+        self._processes[child] = process
+        if child.leaving:
+            self._signal(child, signal.SIGTERM)  # it was asked to leave before it was there
+        code = await process.wait()
+        del self._processes[child]
+        return code
 
     def _signal(self, child: Child, number: signal.Signals) -> None:
         process = self._processes.get(child)
@@ -277,7 +286,7 @@ def find(run_dir: Path) -> Running | None:
     """Return the supervisor that runs in this directory, if there is one."""
     try:
         with _connected(run_dir):
-            said = json.loads((run_dir / LOCK).read_text())
+            said = json.loads((run_dir / RECORD).read_text())
             return Running(said.pop("pid"), Origin(**said))
     except (OSError, ValueError):
         return None
@@ -290,12 +299,12 @@ def stop(run_dir: Path) -> None:
         GatecrewError: if there is none, or it does not answer.
 
     """
-    # open before it is asked: later the name may be gone, or belong to a new one
-    with contextlib.ExitStack() as stack:
-        lock = stack.enter_context((run_dir / LOCK).open()) if find(run_dir) else None
-        ask(run_dir, "stop", limit=ANSWER_LIMIT)
-        if lock is not None:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+    ask(run_dir, "stop", limit=ANSWER_LIMIT)
+    descriptor = os.open(run_dir, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
 
 
 def ask(run_dir: Path, command: str, *, limit: float | None) -> None:
@@ -338,31 +347,16 @@ def _connected(run_dir: Path) -> socket.socket:
     return sock
 
 
-def _lock(run_dir: Path, origin: Origin) -> Path:
-    """Lock the run directory until this process ends, and return the file for it, which is to be removed before that.
+def _lock(run_dir: Path) -> None:
+    """Lock the run directory until this process ends.
 
     Raises:
         GatecrewError: if somebody else has it.
     """
-    path = run_dir / LOCK
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(run_dir, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         found = find(run_dir)
         raise GatecrewError(f"it runs already{f', as process {found.pid}' if found else ''}") from None
-    if not _is_at(path, descriptor):
-        os.close(descriptor)
-        raise GatecrewError("another one was just stopping; try again")
-    os.truncate(descriptor, 0)
-    os.write(descriptor, json.dumps({"pid": os.getpid(), **asdict(origin)}).encode())
-    return path
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file is the one with this path; a stopping supervisor removes its file while others may wait for it."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

@@ -44,8 +44,6 @@ class Mine(Service):
 
 config = Config(
     cluster=ClusterConfig(run_dir={run_dir!r}),
-    gateway=GatewayConfig(close_timeout=0.01),
-    worker=WorkerConfig(drain_timeout=0.0),
 )
 process.patience = lambda config: {patience}
 code = process.run(config, "worker", "worker-1", Mine, at_once=lambda: say("at once"))
@@ -314,9 +312,10 @@ def test_the_vitals_are_plain_numbers() -> None:
 
 
 def test_patience_covers_what_each_role_waits_for() -> None:
-    config = Config(gateway=GatewayConfig(close_timeout=3.0), worker=WorkerConfig(drain_timeout=4.0))
+    gateway = GatewayConfig(close_timeout=3.0, drain_timeout=20.0)
 
-    assert process.patience(config) > 7.0
+    assert process.patience(Config(gateway=gateway, worker=WorkerConfig(drain_timeout=1.0))) > 26.0
+    assert process.patience(Config(gateway=gateway, worker=WorkerConfig(drain_timeout=30.0))) > 60.0
 
 
 def test_a_meter_tells_the_growth_per_second(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,10 @@ def contents(where: Path, pattern: str = "*") -> list[Path]:
     return list(where.glob(pattern))
 
 
+def move(path: Path, target: Path) -> Path:
+    return path.rename(target)
+
+
 def alive(pid: int) -> bool:
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return state.strip() not in ("", "Z", "Zs")  # the dead need not be buried yet
@@ -194,6 +198,20 @@ async def test_what_is_killed_comes_back_and_is_told_how_often_it_did(
 
     assert lines == ["worker-1 0", "worker-1 is ready", "worker-1 1", "worker-1 is ready"]
     assert "worker-1 was killed by SIGKILL; it starts again in 0." in caplog.text
+
+
+async def test_what_cannot_be_started_again_is_tried_again(
+    where: Path, notes: Notes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(where, program(notes, "worker-1")):
+        away = move(where, where.with_name("away"))
+        os.kill(notes.pid("worker-1"), signal.SIGKILL)
+        while "it cannot be started" not in caplog.text:  # noqa: ASYNC110  # a log has no event
+            await asyncio.sleep(0.01)
+
+        move(away, where)
+
+        await notes.until(lambda lines: lines == ["worker-1 is ready"] * 2)
 
 
 async def test_what_hangs_is_killed_and_comes_back(
@@ -270,7 +288,7 @@ async def test_a_run_directory_has_one_supervisor(where: Path, notes: Notes) -> 
 
 
 async def test_what_a_killed_supervisor_left_behind_is_no_hindrance(where: Path, notes: Notes) -> None:
-    for name in (supervisor.LOCK, "worker-1-1.notify"):
+    for name in (supervisor.RECORD, "worker-1-1.notify"):
         (where / name).write_text("rubbish")
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(where / supervisor.SOCKET))
@@ -296,7 +314,7 @@ def test_without_a_supervisor_a_command_says_so(where: Path, command: str) -> No
 
 
 def test_a_supervisor_that_does_not_answer_is_named(where: Path) -> None:
-    (where / supervisor.LOCK).write_text(
+    (where / supervisor.RECORD).write_text(
         json.dumps({"pid": 4711, "folder": "/", "file": None, "flags": {}, "background": False})
     )
     with socket.socket(socket.AF_UNIX) as silent:
