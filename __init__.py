@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .common.errors import ConfigError as ConfigError
     from .common.errors import GatecrewError as GatecrewError
     from .common.errors import HandlerTimeout as HandlerTimeout
+    from .common.errors import ListenError as ListenError
     from .common.errors import PartialAnswer as PartialAnswer
     from .common.errors import QueryError as QueryError
     from .common.errors import TurnDropped as TurnDropped
@@ -47,6 +48,7 @@ _HOMES: Final = {
         "ConfigError",
         "GatecrewError",
         "HandlerTimeout",
+        "ListenError",
         "PartialAnswer",
         "QueryError",
         "TurnDropped",

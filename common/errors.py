@@ -2,6 +2,7 @@
 
 * :exc:`GatecrewError`
     * :exc:`ConfigError`: a configuration that cannot work: which key, in which file, and what is allowed.
+    * :exc:`ListenError`: an address that cannot be listened on: it is in use, or not of this machine.
     * :exc:`AppError`: a handler module that cannot be loaded or is put together wrongly.
     * :exc:`ClientIdError`: a string that is not a client id (also a :exc:`ValueError`).
     * :exc:`HandlerTimeout`: a handler ran past its time limit.
@@ -22,6 +23,10 @@ class GatecrewError(Exception):
 
 class ConfigError(GatecrewError):
     """A configuration that cannot work: which key, in which file, and what is allowed."""
+
+
+class ListenError(GatecrewError):
+    """An address that cannot be listened on: it is in use, or not of this machine."""
 
 
 class AppError(GatecrewError):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import background, config, notify, process
-from .errors import ConfigError
+from .addresses import parse
+from .errors import ConfigError, ListenError
 from .security import prepare_run_dir
 from .settings import ENV_PREFIX
 from .supervisor import Origin, Program, Supervisor
@@ -63,9 +65,14 @@ def run(plan: Plan, echo: Callable[[str], None]) -> int:
     run_dir = settings.cluster.directory
     prepare_run_dir(run_dir)
 
+    def check() -> None:
+        if settings.gateway.processes:
+            for address in settings.gateway.listen:
+                _refuse_if_in_use(address)
+
     def supervise(announce: Callable[[str], None]) -> int:
         patience = process.patience(settings)
-        supervisor = Supervisor(plan.programs, run_dir, plan.origin, patience=patience, announce=announce)
+        supervisor = Supervisor(plan.programs, run_dir, plan.origin, patience=patience, announce=announce, check=check)
         return process.run(settings, "supervisor", "supervisor", supervisor.serve, at_once=supervisor.kill)
 
     if not plan.origin.background:
@@ -92,3 +99,21 @@ def _programs(origin: Origin, found: config.Config, flags: dict[str, object]) ->
         for role in names
         for name in names[role]
     ]
+
+
+def _refuse_if_in_use(listen: str) -> None:
+    """Look whether somebody listens there. Gateways share a port, and so would those of another cluster, silently."""
+    address = parse(listen, "ws")
+    if not address.first:
+        return
+    host = None if address.host == "*" else address.host
+    try:
+        found = socket.getaddrinfo(host, address.first, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, number, _, where in found:
+            with socket.socket(family, kind, number) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(where)
+    except OSError as error:
+        raise ListenError(f"[gateway] listen: cannot listen on {listen}: {error.strerror}") from error

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import zmq
 
 from . import wire
-from .errors import ConfigError, LinkError, Unreachable
+from .errors import LinkError, ListenError, Unreachable
 from .lane import Lane
 from .security import proof, proves
 
@@ -330,7 +330,7 @@ class Acceptor(_Link):
         address: ``ipc://PATH``, ``tcp://HOST:PORT``, or ``tcp://HOST:FIRST-LAST`` for the first free port of a range.
 
     Raises:
-        ConfigError: if the address cannot be bound.
+        ListenError: if the address cannot be bound.
     """
 
     def __init__(self, node: Node, settings: LinkSettings, owner: Owner, address: str) -> None:
@@ -342,7 +342,7 @@ class Acceptor(_Link):
         self._send = self.socket.send
         try:
             self.address = self._bind(address)
-        except ConfigError:
+        except ListenError:
             self.socket.close()
             raise
         self._file = _file_of(self.address)
@@ -358,7 +358,7 @@ class Acceptor(_Link):
             if len(bounds) == PORTS_IN_A_RANGE:
                 ports = [f":{port}" for port in range(int(bounds[0]), int(bounds[1]) + 1)]
         elif _listening(address.removeprefix("ipc://")):  # ZeroMQ would take the socket from whoever has it
-            raise ConfigError(f"cannot bind {address}: another process listens there")
+            raise ListenError(f"cannot bind {address}: another process listens there")
         error: zmq.ZMQError | None = None
         for port in ports:
             try:
@@ -367,7 +367,7 @@ class Acceptor(_Link):
                 error = problem
                 continue
             return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        raise ConfigError(f"cannot bind {address}: {error.strerror if error is not None else 'no port'}")
+        raise ListenError(f"cannot bind {address}: {error.strerror if error is not None else 'no port'}")
 
     async def close(self) -> None:
         """Say goodbye and close; the file of an ipc socket goes too, which ZeroMQ leaves behind."""

@@ -79,6 +79,7 @@ class Supervisor:
         origin: how it was started.
         patience: seconds that a process may take to stop.
         announce: is told once, when everything is ready, with a line for people.
+        check: is called before anything is started, once it is certain that no other supervisor runs here; it may refuse.
 
     """
 
@@ -90,6 +91,7 @@ class Supervisor:
         *,
         patience: float,
         announce: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._programs = {program.name: program for program in programs}
         places = [(program.role, program.name) for program in programs]
@@ -98,6 +100,7 @@ class Supervisor:
         self._run_dir = run_dir
         self._origin = origin
         self._announce = announce
+        self._check = check
         self._processes: dict[Child, asyncio.subprocess.Process] = {}
         self._ears: dict[Child, socket.socket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,6 +123,7 @@ class Supervisor:
 
         """
         _lock(self._run_dir)
+        self._check()
         record = self._run_dir / RECORD
         record.write_text(json.dumps({"pid": os.getpid(), **asdict(self._origin)}))
         self._undo.callback(record.unlink, missing_ok=True)

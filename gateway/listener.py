@@ -13,7 +13,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 
 from ..common import reasons
 from ..common.addresses import parse
-from ..common.errors import ConfigError
+from ..common.errors import ListenError
 from .handshake import Terms
 from .websocket import PROTOCOL_LOG, Connection, Owner, Shared
 
@@ -71,7 +71,7 @@ class Listener:
         """Listen.
 
         Raises:
-            ConfigError: if an address cannot be listened on.
+            ListenError: if an address cannot be listened on.
 
         """
         loop = asyncio.get_running_loop()
@@ -179,7 +179,7 @@ async def _bind(text: str, address: Address) -> list[socket.socket]:
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise ConfigError(f"[gateway] listen: cannot listen on {text}: {error.strerror}") from error
+        raise ListenError(f"[gateway] listen: cannot listen on {text}: {error.strerror}") from error
     return sockets
 
 

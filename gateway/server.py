@@ -66,7 +66,7 @@ class Gateway:
         """Listen for clients and for workers, and say so at the registers. Return where clients connect.
 
         Raises:
-            ConfigError: if something cannot be listened on.
+            ListenError: if something cannot be listened on.
         """
         config = self._config
         link = config.link_address(self._node.name, self._node.key)

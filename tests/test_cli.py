@@ -243,10 +243,21 @@ def test_a_port_in_use_is_one_line(site: Site) -> None:
         taken.listen()
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
 
-        line = site.refused("start", code=2, GATECREW_GATEWAY_LISTEN=url)
+        line = site.refused("start", GATECREW_GATEWAY_LISTEN=url)
 
-    assert f"gateway-1: [gateway] listen: cannot listen on {url}: Address already in use" in line
+    assert f"[gateway] listen: cannot listen on {url}: Address already in use" in line
     assert site.processes() == []
+
+
+def test_two_clusters_do_not_share_a_port_by_accident(site: Site) -> None:
+    """Gateways of one cluster do share it, so the system lets those of another join in."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
+
+        assert "Address already in use" in site.refused("start", GATECREW_GATEWAY_LISTEN=url)
 
 
 # In the foreground

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gatecrew.common import reasons
 from gatecrew.common.config import GatewayConfig
-from gatecrew.common.errors import ConfigError
+from gatecrew.common.errors import ListenError
 from gatecrew.gateway.listener import Listener
 from websockets.asyncio.client import connect
 
@@ -52,7 +52,7 @@ async def test_an_address_that_cannot_be_had_is_an_error(recorder: Recorder) -> 
     taken = socket.create_server(("127.0.0.1", 0))
     url = "ws://{}:{}".format(*taken.getsockname())
     listener = Listener(GatewayConfig(listen=("ws://127.0.0.1:0", url)), recorder, Counter())
-    with taken, pytest.raises(ConfigError, match=r"listen: cannot listen on ws://127.0.0.1:[0-9]+: Address already"):
+    with taken, pytest.raises(ListenError, match=r"listen: cannot listen on ws://127.0.0.1:[0-9]+: Address already"):
         await listener.start()
 
     assert listener.urls == ()
@@ -61,7 +61,7 @@ async def test_an_address_that_cannot_be_had_is_an_error(recorder: Recorder) -> 
 
 async def test_a_host_that_is_not_known_is_an_error(recorder: Recorder) -> None:
     listener = Listener(GatewayConfig(listen=("ws://host.invalid:0",)), recorder, Counter())
-    with pytest.raises(ConfigError, match=r"cannot listen on ws://host\.invalid:0"):
+    with pytest.raises(ListenError, match=r"cannot listen on ws://host\.invalid:0"):
         await listener.start()
 
 

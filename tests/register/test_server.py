@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from gatecrew.common import messages
-from gatecrew.common.errors import ConfigError
+from gatecrew.common.errors import ListenError
 from gatecrew.common.link import LinkSettings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def test_over_tcp_a_register_tells_which_port_it_got(town: Town) -> None:
 
 async def test_a_port_in_use_is_told_before_anything_else_happens(town: Town) -> None:
     register = await town.register(address="tcp://127.0.0.1:0")
-    with pytest.raises(ConfigError, match=re.escape(f"cannot bind {register.address}")):
+    with pytest.raises(ListenError, match=re.escape(f"cannot bind {register.address}")):
         await town.register("second", register.address)
 
 
