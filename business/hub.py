@@ -106,7 +106,7 @@ class Hub:
 
     async def close(self) -> None:
         """Tell everybody goodbye; what was commanded before still leaves."""
-        self._flush()
+        self.flush()
         self.agent.leave()
         for gateway in list(self.gateways.values()):
             self._let_go(gateway)
@@ -125,7 +125,7 @@ class Hub:
             self._late.append(gateway)
             if not self._marked:
                 self._marked = True
-                self._loop.call_soon(self._flush)
+                self._loop.call_soon(self.flush)
         gateway.acks.append(number)
         if own:
             gateway.late += own
@@ -162,16 +162,16 @@ class Hub:
                 missed.append(gateway.name)
             return
         if gateway.late or gateway.acks:  # they come first
-            self._flush()
+            self.flush()
         if not peer.out:
             self._early.append(gateway)
             if not self._marked:
                 self._marked = True
-                self._loop.call_soon(self._flush)
+                self._loop.call_soon(self.flush)
         peer.out.append(message)
 
-    def _flush(self) -> None:
-        """Let everything go: first what must not be lost if this process dies before the acks have left."""
+    def flush(self) -> None:
+        """Let everything go now, not at the end of the loop's turn: first what must not be lost if the acks are not."""
         self._marked = False
         early, self._early = self._early, []
         for gateway in early:

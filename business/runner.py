@@ -175,6 +175,7 @@ class Runner:
                 if not left:
                     left = AT_ONCE
                     await asyncio.sleep(0)
+            self._hub.flush()
             self._see_whether_idle()
             self._wake = self._loop.create_future()
             await self._wake
