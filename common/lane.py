@@ -7,7 +7,8 @@ Rules:
 
 * Batches are numbered from 1. Only the batch after the last one received is delivered; an earlier one is a duplicate and
   dropped, a later one shows a gap: it is dropped and answered by NACK, at most one every ``interval`` while the gap stays.
-* Every frame carries ``ack``: the last batch received in order. On NACK everything after its ``ack`` is sent again.
+* Every frame carries ``ack``: the last batch received in order. On NACK what comes after its ``ack`` is sent again, up to
+  :data:`RESEND`; a PROBE behind it lets the other end ask for the rest. So a slow link is not filled with repetitions.
 * PROBE carries the last number sent, so that a lost last batch is found too. It is sent when nothing else was for
   ``interval`` seconds, and earlier (at the next tick) when an ack is owed.
 * Any frame of the lane proves that its sender lives. After ``dead_after`` seconds of silence the lane is dead: both ends drop
@@ -24,7 +25,8 @@ from typing import Final
 from . import wire
 from .errors import LinkError
 
-ACK_EVERY: Final = 32  #: batches; more than this are acknowledged without waiting for a tick
+ACK_EVERY: Final = 32  #: batches; so many are acknowledged without waiting for a tick
+RESEND: Final = 1024 * 1024  #: bytes; no further frame is sent again at one go once there are so many
 
 
 class Lane:
@@ -47,7 +49,6 @@ class Lane:
         "limit",
         "nacked",
         "received",
-        "resent",
         "sent",
         "spoke",
         "told",
@@ -69,7 +70,6 @@ class Lane:
         self.heard = now
         self.spoke = now
         self.nacked = -1.0  # when the present gap was last complained of; < 0: there is none
-        self.resent = 0  # frames sent again, ever
 
     @property
     def full(self) -> bool:
@@ -115,10 +115,17 @@ class Lane:
         if ack > self.acked:
             self._acknowledge(ack)
 
-    def resend(self) -> list[bytes]:
-        """Return the frames that the other end does not have: the answer to a NACK."""
-        self.resent += len(self.unacked)
-        return list(self.unacked)
+    def resend(self, now: float) -> list[bytes]:
+        """Return the answer to a NACK: the first frames that the other end does not have, and a PROBE if there are more."""
+        again: list[bytes] = []
+        size = 0
+        for frame in self.unacked:
+            if size >= RESEND:
+                again.append(self._control(wire.PROBE, now))
+                break
+            again.append(frame)
+            size += len(frame)
+        return again
 
     def acknowledge(self, now: float) -> bytes:
         """Return a frame that tells the other end what has come in."""
@@ -134,9 +141,9 @@ class Lane:
         """Return whether the other end has been silent for too long."""
         return now - self.heard > self.dead_after
 
-    def forgive(self, seconds: float) -> None:
+    def forgive(self, seconds: float, now: float) -> None:
         """Do not hold a silence against the other end in which this process itself did not listen."""
-        self.heard += seconds
+        self.heard = min(self.heard + seconds, now)  # what came meanwhile may have been read already
 
     def _control(self, kind: int, now: float) -> bytes:
         self.told = self.received

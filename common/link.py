@@ -6,7 +6,8 @@ their owner the same three things: a peer joined, a batch of messages came from 
 
 The ZeroMQ descriptor is edge-triggered: it is read until nothing is left, and looked at again after every send, because
 sending may swallow the signal that something can be read. High-water marks are off (a ROUTER would drop at them): what
-bounds a link is its lane, which its owner has to respect (:attr:`Peer.full`).
+bounds a link is its lane, which its owner has to respect (:attr:`Peer.full`). Without a connection nothing waits inside
+ZeroMQ: the lane sends it again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import socket
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard, TypeVar
 
 import zmq
 
@@ -33,28 +34,29 @@ if TYPE_CHECKING:
     from .messages import Message
 
 _log = logging.getLogger("gatecrew.link")
+T = TypeVar("T")
 
 BURST: Final = 200  #: frames read before other work of the loop gets its turn
 HELLO_EVERY: Final = 0.25  #: seconds
 REFUSED_WAIT: Final = 5.0  #: seconds before a refused connector tries again
 MAX_PEERS: Final = 10_000
 MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet
-PORTS_IN_A_RANGE: Final = 2
+MAX_NAME: Final = 512  #: characters of a role, name or key
 # As plain numbers: enumerations cost more than the calls that they are for.
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
+_POLLOUT: Final = int(zmq.POLLOUT)
 _DONTWAIT: Final = int(zmq.DONTWAIT)
 _SNDMORE: Final = int(zmq.SNDMORE | zmq.DONTWAIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Who a process is: its role, its name (stable), its key (of this run) and what else it says of itself in its HELLO."""
+    """Who a process is: its role, its name (stable) and its key (of this run)."""
 
     role: str
     name: str
     key: str
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,13 @@ class LinkSettings:
 
 
 class Owner(Protocol):
-    """What a link tells."""
+    """What a link tells. Any exception that is not said here is logged and ends the lane: it would not be whole any more."""
 
     def joined(self, peer: Peer) -> None:
-        """The peer said who it is; a new lane begins."""
+        """The peer said who it is; a new lane begins. A :exc:`LinkError` raised here refuses the peer."""
 
     def received(self, peer: Peer, batch: list[Message]) -> None:
-        """A batch came. A :exc:`LinkError` raised here drops the peer."""
+        """A batch came. A :exc:`LinkError` raised here refuses the peer."""
 
     def lost(self, peer: Peer, reason: str) -> None:
         """The lane ended: what was sent and not acknowledged may or may not have arrived."""
@@ -83,7 +85,7 @@ class Owner(Protocol):
 class Peer:
     """The process at the other end of a link."""
 
-    __slots__ = ("_link", "extra", "identity", "key", "lane", "marked", "name", "out", "owner_data", "role")
+    __slots__ = ("_link", "identity", "key", "lane", "marked", "name", "out", "owner_data", "role")
 
     def __init__(self, link: _Link, identity: bytes) -> None:
         self._link = link
@@ -91,9 +93,8 @@ class Peer:
         self.role = ""
         self.name = ""
         self.key = ""
-        self.extra: dict[str, Any] = {}
         self.lane: Lane | None = None
-        self.out: list[Message] = []
+        self.out: list[Message] = []  # this turn's batch; who flushes it itself may append to it directly
         self.marked = False  # whether a flush is on its way
         self.owner_data: Any = None  # the owner's own record of this peer
 
@@ -111,7 +112,7 @@ class Peer:
         return self.lane.full if self.lane is not None else len(self.out) >= MAX_WAITING
 
     def send(self, message: Message) -> None:
-        """Put a message into this turn's batch.
+        """Put a message into this turn's batch. It must hold only what msgpack can say: see :meth:`flush`.
 
         Raises:
             Unreachable: if the link has not been up for so long that too many messages wait for it.
@@ -124,7 +125,10 @@ class Peer:
             self._link.mark(self)
 
     def flush(self) -> None:
-        """Let the batch go now. If it cannot be packed, which is a bug of whoever made it, the lane ends."""
+        """Let the batch go now, or with no lane as soon as there is one.
+
+        If it cannot be packed, which is a bug of whoever made it, that is logged and the lane ends.
+        """
         lane = self.lane
         if lane is None or not self.out:
             return
@@ -156,9 +160,14 @@ class _Link:
         self.socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME)
         self.socket.setsockopt(zmq.RECONNECT_IVL, 50)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        patience = int(settings.dead_after * 1000)  # a host that vanished closes no connection
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, patience)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, patience)
+        self.socket.setsockopt(zmq.CONNECT_TIMEOUT, patience)
         self.socket.setsockopt(zmq.IPV6, "[" in address)  # with it, IPv4 addresses are told in a form of IPv6
         self._get: Callable[[int], Any] = self.socket.getsockopt
         self._marked: list[Peer] = []
+        self._will_read = False
         self._tick_every = settings.probe_interval / 5
         self._ticked = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -185,19 +194,20 @@ class _Link:
         raise NotImplementedError
 
     def _sent(self) -> None:
-        if self._get(_EVENTS) & _POLLIN:
-            self.loop.call_soon(self._readable)
+        if not self._will_read and self._get(_EVENTS) & _POLLIN:
+            self._read_soon()
+
+    def _read_soon(self) -> None:
+        self._will_read = True
+        self.loop.call_soon(self._readable)
 
     def _readable(self) -> None:
-        if self._closed:
-            return
+        self._will_read = False
         for _ in range(BURST):
-            if not self._get(_EVENTS) & _POLLIN:
+            if self._closed or not self._get(_EVENTS) & _POLLIN:
                 return
             self._read_one()
-            if self._closed:
-                return
-        self.loop.call_soon(self._readable)
+        self._read_soon()
 
     def _read_one(self) -> None:
         raise NotImplementedError
@@ -210,14 +220,14 @@ class _Link:
             if lane.data(seq, ack, now):
                 if lane.owes_ack:
                     self.transmit(peer, lane.acknowledge(now))
-                self.owner.received(peer, wire.decode(frame))
+                self._tell(self.owner.received, peer, wire.decode(frame))
                 return
             self.counters["lane.out_of_order"] += 1
             complaint = lane.complaint(seq, now)
         elif kind in (wire.PROBE, wire.NACK):
             lane.probe(ack, now)
             if kind == wire.NACK:
-                for again in lane.resend():
+                for again in lane.resend(now):
                     self.counters["lane.resent"] += 1
                     self.transmit(peer, again)
             complaint = lane.complaint(seq, now)
@@ -233,6 +243,7 @@ class _Link:
             self.transmit(peer, complaint)
 
     def _on_tick(self) -> None:
+        self._timer = self.loop.call_later(self._tick_every, self._on_tick)
         now = self.loop.time()
         late = now - self._ticked - self._tick_every
         self._ticked = now
@@ -241,7 +252,7 @@ class _Link:
             if lane is None:
                 continue
             if late > self.settings.probe_interval:  # this process did not listen: stopped, or busy in a handler
-                lane.forgive(late)
+                lane.forgive(late, now)
             if lane.dead(now):
                 self._lose(peer, f"silent for {self.settings.dead_after:g} s")
                 continue
@@ -249,7 +260,6 @@ class _Link:
             if due is not None:
                 self.transmit(peer, due)
         self._tick(now)
-        self._timer = self.loop.call_later(self._tick_every, self._on_tick)
 
     def _tick(self, now: float) -> None:
         """Do what else is due."""
@@ -262,7 +272,17 @@ class _Link:
         peer.lane = None
         peer.out.clear()
         self.counters["link.lost"] += 1
-        self.owner.lost(peer, reason)
+        self._tell(self.owner.lost, peer, reason)
+
+    def _tell(self, what: Callable[..., None], peer: Peer, *args: Any) -> None:
+        """Tell the owner. If it fails, the other peers must not notice, and this one must not go on as if it had not."""
+        try:
+            what(peer, *args)
+        except LinkError:
+            raise
+        except Exception:  # noqa: BLE001  # whatever the owner does wrong
+            _log.exception("%s failed for %r", what.__qualname__, peer)
+            self.give_up(peer, "an error in handling what it sent")
 
     def give_up(self, peer: Peer, reason: str) -> None:
         """End the lane from this side, and let the other end know."""
@@ -288,24 +308,23 @@ class _Link:
                 "name": node.name,
                 "key": node.key,
                 "proof": proof(self.settings.secret, node.key, str(lane_id), purpose),
-                "extra": node.extra,
             }
         )
 
     def _read_greeting(self, peer: Peer, frame: bytes, lane_id: int, purpose: str) -> None:
-        """Take over who the peer says it is.
+        """Take over who the peer says it is, so that it can be named also when it is refused.
 
         Raises:
             LinkError: if it does not say so properly, or does not prove that it knows the secret.
         """
         greeting = wire.decode_map(frame)
-        role, name, key, extra = (greeting.get(field) for field in ("role", "name", "key", "extra"))
-        if not (isinstance(role, str) and isinstance(name, str) and isinstance(key, str) and isinstance(extra, dict)):
-            raise LinkError("a greeting without role, name, key and extra")
+        role, name, key = (greeting.get(field) for field in ("role", "name", "key"))
+        if not (_is_name(role) and _is_name(name) and _is_name(key)):
+            raise LinkError("a greeting without a proper role, name and key")
+        peer.role, peer.name, peer.key = role, name, key
         theirs = greeting.get("proof")
-        if not isinstance(theirs, bytes) or not proves(theirs, self.settings.secret, key, str(lane_id), purpose):
+        if type(theirs) is not bytes or not proves(theirs, self.settings.secret, key, str(lane_id), purpose):
             raise LinkError("another secret: every process of a cluster needs the same [cluster] secret")
-        peer.role, peer.name, peer.key, peer.extra = role, name, key, extra
 
     async def close(self) -> None:
         """Say goodbye to every peer and close the socket; what was sent before still leaves."""
@@ -339,6 +358,7 @@ class Acceptor(_Link):
         self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects takes over its own identity
         self._by_identity: dict[bytes, Peer] = {}
         self._ended: dict[bytes, int] = {}  # by identity: the last lane that ended; a HELLO for it comes too late
+        self._refused: dict[bytes, None] = {}  # identities; named in the log once, not every time that they try
         self._send = self.socket.send
         try:
             self.address = self._bind(address)
@@ -355,7 +375,7 @@ class Acceptor(_Link):
             host, _, span = address.rpartition(":")
             bounds = span.split("-")
             ports = [f":{span}"]
-            if len(bounds) == PORTS_IN_A_RANGE:
+            if len(bounds) == 2:
                 ports = [f":{port}" for port in range(int(bounds[0]), int(bounds[1]) + 1)]
         elif _listening(address.removeprefix("ipc://")):  # ZeroMQ would take the socket from whoever has it
             raise ListenError(f"cannot bind {address}: another process listens there")
@@ -403,57 +423,59 @@ class Acceptor(_Link):
         while rest:  # not ours; read it off, or it would be taken for the next frame
             frame = b""
             rest = recv(_DONTWAIT, copy=False).more
-        peer = self._by_identity.get(identity)
+        peer = self._by_identity.get(identity) or Peer(self, identity)
         try:
             head = wire.read(frame)
-            if peer is not None and peer.lane is not None and head[1] == peer.lane.id and head[0] != wire.HELLO:
-                self._frame_of_lane(peer, peer.lane, head, frame)
-            elif head[0] == wire.HELLO:
-                self._hello(identity, head[1], frame)
-            elif head[0] not in (wire.RESET, wire.BYE):
-                self._transmit_to(identity, wire.frame(wire.RESET, head[1]))
+            kind, lane_id, _, _ = head
+            lane = peer.lane if peer.lane is not None and peer.lane.id == lane_id else None
+            if kind == wire.HELLO:
+                if lane is not None or self._ended.get(identity) == lane_id:  # our answer to the first one got lost
+                    self._answer(identity, wire.RESET if lane is None else wire.WELCOME, lane_id)
+                else:
+                    peer = Peer(self, identity)  # not yet the one that may be known
+                    self._hello(peer, lane_id, frame)
+            elif lane is None:
+                if kind not in (wire.RESET, wire.BYE, wire.REFUSE):
+                    self._answer(identity, wire.RESET, lane_id)
+            elif kind == wire.REFUSE:
+                _log.warning("%r refuses us: %s", peer, wire.text(frame))
+                self._lose(peer, "it refuses us")
+            else:
+                self._frame_of_lane(peer, lane, head, frame)
         except LinkError as error:
-            self._refuse(identity, peer, str(error), _address_of(part))
+            self._refuse(peer, str(error), part)
 
-    def _hello(self, identity: bytes, lane_id: int, frame: bytes) -> None:
-        known = self._by_identity.get(identity)
-        if known is not None and known.lane is not None and known.lane.id == lane_id:
-            self._transmit_to(identity, self._welcome(lane_id))  # the first one got lost
-            return
-        if self._ended.get(identity) == lane_id:
-            self._transmit_to(identity, wire.frame(wire.RESET, lane_id))
-            return
-        peer = Peer(self, identity)
+    def _hello(self, peer: Peer, lane_id: int, frame: bytes) -> None:
+        identity = peer.identity
         self._read_greeting(peer, frame, lane_id, "hello")
+        known = self._by_identity.get(identity)
         if known is not None:
-            del self._by_identity[identity]
-            if known.lane is not None:
-                self._lose(known, "it started a new lane")
+            self._lose(known, "it started a new lane")
         elif len(self._by_identity) >= MAX_PEERS:
             raise LinkError(f"there are {MAX_PEERS} peers already")
         peer.lane = self._new_lane(lane_id)
         self._by_identity[identity] = peer
-        self._transmit_to(identity, self._welcome(lane_id))
-        self.owner.joined(peer)
+        self._refused.pop(identity, None)
+        self._answer(identity, wire.WELCOME, lane_id)
+        self._tell(self.owner.joined, peer)
 
-    def _welcome(self, lane_id: int) -> bytes:
-        return wire.frame(wire.WELCOME, lane_id, payload=self._greeting(lane_id, "welcome"))
+    def _answer(self, identity: bytes, kind: int, lane_id: int) -> None:
+        payload = self._greeting(lane_id, "welcome") if kind == wire.WELCOME else b""
+        self._transmit_to(identity, wire.frame(kind, lane_id, payload=payload))
 
-    def _refuse(self, identity: bytes, peer: Peer | None, why: str, address: str) -> None:
+    def _refuse(self, peer: Peer, why: str, part: zmq.Frame) -> None:
         self.counters["link.refused"] += 1
-        _log.warning("refused %s at %s: %s", peer or f"peer {identity!r}", address, why)
-        self._transmit_to(identity, wire.frame(wire.REFUSE, 0, payload=why.encode()))
-        if peer is not None and peer.lane is not None:
+        if peer.identity not in self._refused:
+            _remember(self._refused, peer.identity, None)
+            _log.warning("refused %r at %s: %s", peer, _address_of(part), why)
+        self._transmit_to(peer.identity, wire.frame(wire.REFUSE, 0, payload=why.encode()))
+        if peer.lane is not None:
             self._lose(peer, why)
 
     def _lose(self, peer: Peer, reason: str) -> None:
-        if self._by_identity.get(peer.identity) is peer:
-            del self._by_identity[peer.identity]
-        if peer.lane is not None:
-            self._ended.pop(peer.identity, None)
-            self._ended[peer.identity] = peer.lane.id
-            if len(self._ended) > MAX_PEERS:
-                del self._ended[next(iter(self._ended))]
+        assert peer.lane is not None  # else it would not be among the peers
+        del self._by_identity[peer.identity]
+        _remember(self._ended, peer.identity, peer.lane.id)
         super()._lose(peer, reason)
 
 
@@ -475,8 +497,13 @@ class Connector(_Link):
         self._lane_id = secrets.randbits(32)
         self._hello_at = 0.0
         self._refused = ""
+        self._cut = False  # whether something could not be sent since there was a connection
         self.socket.setsockopt(zmq.IDENTITY, node.key.encode())
-        self.socket.connect(address)
+        self.socket.setsockopt(zmq.IMMEDIATE, 1)  # or each HELLO would wait for a connection
+        try:
+            self.socket.connect(address)
+        except zmq.ZMQError as error:  # what a member announced is no address
+            self._stay_away(error.strerror)
         self._send = self.socket.send
         self._start()
         self._hello()
@@ -485,9 +512,23 @@ class Connector(_Link):
         return [self.peer]
 
     def transmit(self, peer: Peer, frame: bytes) -> None:
-        """Hand one frame to ZeroMQ."""
-        self._send(frame, _DONTWAIT)
+        """Hand one frame to ZeroMQ; without a connection it is lost, and the lane sends it again."""
+        try:
+            self._send(frame, _DONTWAIT)
+        except zmq.Again:
+            self.counters["link.unroutable"] += 1
+            self._cut = True
+            return
         self._sent()
+
+    def _readable(self) -> None:
+        if self._cut and not self._closed and self._get(_EVENTS) & _POLLOUT:  # there is a connection
+            self._cut = False
+            if self.peer.lane is None:
+                self._hello()
+            else:  # let the other end see what it missed
+                self.transmit(self.peer, self.peer.lane.acknowledge(self.loop.time()))
+        super()._readable()
 
     def _hello(self) -> None:
         # not all at the same time, when the other end comes back
@@ -508,32 +549,39 @@ class Connector(_Link):
         peer = self.peer
         try:
             head = wire.read(frame)
-            if head[0] == wire.REFUSE:
-                raise LinkError(f"it refuses us: {wire.text(frame)}")
-            if head[1] != self._lane_id:
-                return  # of a lane that is over
-            if peer.lane is not None:
-                if head[0] != wire.WELCOME:
+            kind, lane_id, _, _ = head
+            if kind == wire.REFUSE:
+                self._stay_away(f"it refuses us: {wire.text(frame)}")
+            elif lane_id != self._lane_id:
+                pass  # of a lane that is over
+            elif peer.lane is not None:
+                if kind != wire.WELCOME:
                     self._frame_of_lane(peer, peer.lane, head, frame)
-            elif head[0] == wire.WELCOME:
+            elif kind == wire.WELCOME:
                 self._welcomed(frame)
-            elif head[0] == wire.RESET:  # the lane ended there before we heard of its beginning
+            elif kind == wire.RESET:  # the lane ended there before we heard of its beginning
                 self._lane_id = secrets.randbits(32)
         except LinkError as error:
-            self._refuse(str(error))
+            if peer.lane is not None:  # never answer a refusal, not even one that cannot be read
+                self.transmit(peer, wire.frame(wire.REFUSE, peer.lane.id, payload=str(error).encode()))
+            self._stay_away(str(error))
 
     def _welcomed(self, frame: bytes) -> None:
         peer = self.peer
-        self._read_greeting(peer, frame, self._lane_id, "welcome")
-        if self._expect is not None and peer.key != self._expect:
-            self._hello_at = self.loop.time() + REFUSED_WAIT
-            return  # another process has this address now; the register will say so
+        try:
+            self._read_greeting(peer, frame, self._lane_id, "welcome")
+            if self._expect is not None and peer.key != self._expect:  # the registers will say where it is
+                raise LinkError(f"{peer!r} has this address now")
+        except LinkError:
+            self.transmit(peer, wire.frame(wire.BYE, self._lane_id))  # there, the lane has begun
+            raise
         self._refused = ""
         peer.lane = self._new_lane(self._lane_id)
-        self.owner.joined(peer)
+        self._tell(self.owner.joined, peer)
         peer.flush()
 
-    def _refuse(self, why: str) -> None:
+    def _stay_away(self, why: str) -> None:
+        self._lane_id = secrets.randbits(32)
         self._hello_at = self.loop.time() + REFUSED_WAIT
         if why != self._refused:  # once, not every few seconds
             self._refused = why
@@ -546,6 +594,19 @@ class Connector(_Link):
         self._lane_id = secrets.randbits(32)
         super()._lose(peer, reason)
         self._hello_at = max(self._hello_at, self.loop.time() + self._tick_every)
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    """Return whether this may stand in a log as it is."""
+    return type(value) is str and 0 < len(value) <= MAX_NAME and value.isprintable()
+
+
+def _remember(table: dict[bytes, T], identity: bytes, value: T) -> None:
+    """Put something at the end of a table that forgets what was put there first."""
+    table.pop(identity, None)
+    table[identity] = value
+    if len(table) > MAX_PEERS:
+        del table[next(iter(table))]
 
 
 def _address_of(part: zmq.Frame) -> str:
@@ -570,6 +631,8 @@ def _listening(path: str) -> bool:
         probe.settimeout(1.0)
         try:
             probe.connect(path)
+        except TimeoutError:  # it has no time to take another connection
+            return True
         except OSError:
             return False
     return True

@@ -44,16 +44,16 @@ CLOSE_CLIENT: Final = 28  #: [client, last message or None, code, reason]
 DESTROY_CLIENT: Final = 29  #: [client]
 QUERY: Final = 30  #: [query number, Ask, argument]
 DRAIN: Final = 31  #: []: send no more events; this worker leaves when its outstanding ones are done
-TAKE: Final = 32  #: [credit]: from a worker: send me events, at most so many that I have not acknowledged
+TAKE: Final = 32  #: [credit]: send me events, at most so many that I have not acknowledged
 
-# Member -> register
+# Member -> register. A member is [role, name, key, address, meta].
 ANNOUNCE: Final = 48  #: [role, name, key, address, meta, stats]: also renews the lease
 ASK_MEMBERS: Final = 49  #: []
+LEAVING: Final = 53  #: []: forget me at once
 # Register -> member
 SNAPSHOT: Final = 50  #: [epoch, number, members]
 CHANGE: Final = 51  #: [epoch, number, joined members, keys of those that left]
-MEMBERS: Final = 52  #: [members with their stats]
-LEAVING: Final = 53  #: member -> register []: forget me at once
+MEMBERS: Final = 52  #: [members, each a map with what it announced and its age in seconds]
 
 
 class Ask(IntEnum):

@@ -31,10 +31,10 @@ MAX_FRAME: Final = 256 * 1024 * 1024  #: bytes; a larger frame is refused
 MAX_BATCH: Final = 16 * 1024 * 1024  #: bytes; what one turn has for a peer beyond that travels as several batches
 MAX_HELLO: Final = 4096  #: bytes; before a peer is known it is not believed more than this
 
-# Kinds of frame. The connector says HELLO and repeats it until it hears WELCOME or REFUSE.
+# Kinds of frame. The connector says HELLO and repeats it until it hears WELCOME, REFUSE or RESET.
 HELLO: Final = 1  #: payload: map
 WELCOME: Final = 2  #: payload: map
-REFUSE: Final = 3  #: payload: UTF-8 text, why
+REFUSE: Final = 3  #: payload: UTF-8 text, why; ends the lane
 DATA: Final = 4  #: payload: batch
 PROBE: Final = 5  #: "I am alive, I sent up to seq, I have up to ack"
 NACK: Final = 6  #: as PROBE, and: "send again from ack + 1"
@@ -76,10 +76,14 @@ def encode(messages: list[Message]) -> list[bytes]:
     """Return the payload for a batch of messages; several if it would be over :data:`MAX_BATCH`.
 
     Raises:
-        TypeError, ValueError, OverflowError: if a message holds what msgpack cannot say.
+        TypeError, ValueError, OverflowError: if a message holds what msgpack cannot say, or is too long for a frame.
     """
     payload = _pack(messages)
-    if len(payload) <= MAX_BATCH or len(messages) == 1:
+    if len(payload) <= MAX_BATCH:
+        return [payload]
+    if len(messages) == 1:
+        if len(payload) > MAX_FRAME - _HEADER_SIZE:
+            raise ValueError(f"a message of {len(payload)} bytes, over what a frame of {MAX_FRAME} has room for")
         return [payload]
     half = len(messages) // 2
     return encode(messages[:half]) + encode(messages[half:])
@@ -104,7 +108,7 @@ def decode_map(data: bytes) -> dict[str, Any]:
     """Return the payload of a HELLO or WELCOME frame.
 
     Raises:
-        WireError: if it is not a map with text keys, or longer than such a thing is.
+        WireError: if it is not a map, or longer than such a thing is.
     """
     if len(data) > MAX_HELLO:
         raise WireError("a greeting that is too long")
@@ -115,8 +119,9 @@ def decode_map(data: bytes) -> dict[str, Any]:
 
 
 def text(data: bytes) -> str:
-    """Return the payload of a REFUSE frame, cut at 200 characters."""
-    return data[_HEADER_SIZE:].decode("utf-8", "replace")[:200]
+    """Return the payload of a REFUSE frame, cut at 200 characters and fit for one line of a log."""
+    said = data[_HEADER_SIZE : _HEADER_SIZE + 800].decode("utf-8", "replace")[:200]
+    return "".join(char if char.isprintable() else "?" for char in said)
 
 
 def pack(value: object) -> bytes:
@@ -124,16 +129,13 @@ def pack(value: object) -> bytes:
     return _pack(value)  # type: ignore[no-any-return]
 
 
-def unpack(data: bytes | memoryview) -> Any:  # data only: maps, arrays, text, bytes, numbers, true, false, nil
-    """Return one packed value.
+def unpack(data: bytes | memoryview) -> Any:
+    """Return one packed value: data only, never objects.
 
     Raises:
         WireError: if it is not exactly one.
     """
     try:
         return msgpack.unpackb(data)
-    except (
-        ValueError,
-        msgpack.UnpackException,
-    ) as error:  # UnicodeDecodeError, StackError and ExtraData are ValueErrors
+    except (ValueError, msgpack.UnpackException) as error:  # bad UTF-8, depth and what is left over are ValueErrors
         raise WireError(f"not msgpack: {error}") from error
