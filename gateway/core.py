@@ -76,7 +76,6 @@ class Core:
             op.CLOSE_CLIENT: (5, self._close_client),
             op.DESTROY_CLIENT: (2, self._destroy_client),
             op.TAKE: (2, self._take),
-            op.TAKE: (2, self._take),
             op.DRAIN: (1, self._drain),
         }
 
