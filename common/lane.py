@@ -8,7 +8,8 @@ Rules:
 * Batches are numbered from 1. Only the batch after the last one received is delivered; an earlier one is a duplicate and
   dropped, a later one shows a gap: it is dropped and answered by NACK, at most one every ``interval`` while the gap stays.
 * Every frame carries ``ack``: the last batch received in order. On NACK what comes after its ``ack`` is sent again, up to
-  :data:`RESEND`; a PROBE behind it lets the other end ask for the rest. So a slow link is not filled with repetitions.
+  :data:`RESEND`; a PROBE behind it lets the other end ask for the rest. A NACK that shows no progress since the last one is
+  heeded only after half an ``interval``. So a link is not filled with repetitions.
 * PROBE carries the last number sent, so that a lost last batch is found too. It is sent when nothing else was for
   ``interval`` seconds, and earlier (at the next tick) when an ack is owed.
 * Any frame of the lane proves that its sender lives. After ``dead_after`` seconds of silence the lane is dead: both ends drop
@@ -20,10 +21,14 @@ Pure: time comes in as an argument (seconds, monotonic), frames to send go out a
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from . import wire
 from .errors import LinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ACK_EVERY: Final = 32  #: batches; so many are acknowledged without waiting for a tick
 RESEND: Final = 1024 * 1024  #: bytes; no further frame is sent again at one go once there are so many
@@ -42,12 +47,14 @@ class Lane:
 
     __slots__ = (
         "acked",
+        "again_at",
+        "again_from",
+        "complained",
         "dead_after",
         "heard",
         "id",
         "interval",
         "limit",
-        "nacked",
         "received",
         "sent",
         "spoke",
@@ -69,17 +76,14 @@ class Lane:
         self.unacked_bytes = 0
         self.heard = now
         self.spoke = now
-        self.nacked = -1.0  # when the present gap was last complained of; < 0: there is none
+        self.complained = -inf  # when the present gap was last complained of
+        self.again_from = -1  # `acked` when frames were last sent again
+        self.again_at = -inf  # when that was
 
     @property
     def full(self) -> bool:
         """Whether more is waiting for its ack than the limit: the owner must stop making more."""
         return self.unacked_bytes > self.limit
-
-    @property
-    def owes_ack(self) -> bool:
-        """Whether so much came in since the last ack that it should not wait for a tick."""
-        return self.received - self.told >= ACK_EVERY
 
     def seal(self, payload: bytes, now: float) -> bytes:
         """Return the frame for the next batch, which the caller must send now."""
@@ -91,50 +95,38 @@ class Lane:
         self.spoke = now
         return frame
 
-    def data(self, seq: int, ack: int, now: float) -> bool:
-        """Take in the numbers of a DATA frame; return whether its batch is to be delivered."""
+    def take(self, kind: int, seq: int, ack: int, now: float) -> tuple[bool, Sequence[bytes]]:
+        """Take in the numbers of a DATA, PROBE or NACK frame.
+
+        Returns:
+            Whether its batch is to be delivered, and the frames that the caller must send.
+
+        Raises:
+            LinkError: if it acknowledges what was not sent.
+        """
         self.heard = now
         if ack > self.acked:
-            self._acknowledge(ack)
-        if seq == self.received + 1:
+            self._acknowledged(ack)
+        if kind == wire.DATA and seq == self.received + 1:
             self.received = seq
-            self.nacked = -1.0
-            return True
-        return False
+            self.complained = -inf
+            return True, [self.probe(now)] if seq - self.told >= ACK_EVERY else ()
+        frames: list[bytes] = []
+        if kind == wire.NACK and (self.acked > self.again_from or now - self.again_at >= self.interval / 2):
+            frames = self._again(now)
+        if seq > self.received and now - self.complained >= self.interval:
+            self.complained = now
+            frames.append(self._control(wire.NACK, now))
+        return False, frames
 
-    def complaint(self, seq: int, now: float) -> bytes | None:
-        """Return the NACK to send, if ``seq`` shows that batches are missing here and it is time to say so."""
-        if seq <= self.received or 0 <= self.nacked > now - self.interval:
-            return None
-        self.nacked = now
-        return self._control(wire.NACK, now)
-
-    def probe(self, ack: int, now: float) -> None:
-        """Take in the numbers of a PROBE or NACK frame. For its ``seq`` the caller asks :meth:`complaint`."""
-        self.heard = now
-        if ack > self.acked:
-            self._acknowledge(ack)
-
-    def resend(self, now: float) -> list[bytes]:
-        """Return the answer to a NACK: the first frames that the other end does not have, and a PROBE if there are more."""
-        again: list[bytes] = []
-        size = 0
-        for frame in self.unacked:
-            if size >= RESEND:
-                again.append(self._control(wire.PROBE, now))
-                break
-            again.append(frame)
-            size += len(frame)
-        return again
-
-    def acknowledge(self, now: float) -> bytes:
-        """Return a frame that tells the other end what has come in."""
+    def probe(self, now: float) -> bytes:
+        """Return a PROBE, which tells the other end what came in and lets it see what it missed."""
         return self._control(wire.PROBE, now)
 
     def tick(self, now: float) -> bytes | None:
         """Return the PROBE that is due, if one is. To be called every ``interval`` / 5 or so."""
         if self.received > self.told or now - self.spoke >= self.interval:
-            return self._control(wire.PROBE, now)
+            return self.probe(now)
         return None
 
     def dead(self, now: float) -> bool:
@@ -150,7 +142,21 @@ class Lane:
         self.spoke = now
         return wire.frame(kind, self.id, self.sent, self.received)
 
-    def _acknowledge(self, ack: int) -> None:
+    def _again(self, now: float) -> list[bytes]:
+        """Return the first frames that the other end does not have, and a PROBE if there are more."""
+        self.again_from = self.acked
+        self.again_at = now
+        frames: list[bytes] = []
+        size = 0
+        for frame in self.unacked:
+            if size >= RESEND:
+                frames.append(self.probe(now))
+                break
+            frames.append(frame)
+            size += len(frame)
+        return frames
+
+    def _acknowledged(self, ack: int) -> None:
         if ack > self.sent:
             raise LinkError(f"acknowledges batch {ack}, but only {self.sent} were sent")
         for _ in range(ack - self.acked):

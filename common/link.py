@@ -42,6 +42,7 @@ REFUSED_WAIT: Final = 5.0  #: seconds before a refused connector tries again
 MAX_PEERS: Final = 10_000
 MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet
 MAX_NAME: Final = 512  #: characters of a role, name or key
+_OF_LANE: Final = frozenset((wire.DATA, wire.PROBE, wire.NACK))
 # As plain numbers: enumerations cost more than the calls that they are for.
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
@@ -99,7 +100,7 @@ class Peer:
         self.owner_data: Any = None  # the owner's own record of this peer
 
     def __repr__(self) -> str:
-        return f"{self.role or 'peer'} {self.name or self.identity!r}"
+        return f"{self.role or 'peer'} {self.name or repr(self.identity)}"
 
     @property
     def up(self) -> bool:
@@ -215,32 +216,20 @@ class _Link:
     def _frame_of_lane(self, peer: Peer, lane: Lane, head: tuple[int, int, int, int], frame: bytes) -> None:
         """Handle a frame that belongs to the present lane of the peer."""
         kind, _, seq, ack = head
-        now = self.loop.time()
-        if kind == wire.DATA:
-            if lane.data(seq, ack, now):
-                if lane.owes_ack:
-                    self.transmit(peer, lane.acknowledge(now))
+        if kind in _OF_LANE:
+            deliver, answers = lane.take(kind, seq, ack, self.loop.time())
+            for answer in answers:
+                self.transmit(peer, answer)
+            if deliver:
                 self._tell(self.owner.received, peer, wire.decode(frame))
-                return
-            self.counters["lane.out_of_order"] += 1
-            complaint = lane.complaint(seq, now)
-        elif kind in (wire.PROBE, wire.NACK):
-            lane.probe(ack, now)
-            if kind == wire.NACK:
-                for again in lane.resend(now):
-                    self.counters["lane.resent"] += 1
-                    self.transmit(peer, again)
-            complaint = lane.complaint(seq, now)
+            elif kind == wire.NACK:
+                self.counters["lane.gaps"] += 1
         elif kind == wire.BYE:
             self._lose(peer, "left")
-            return
         elif kind == wire.RESET:
             self._lose(peer, "the other end knows nothing of this lane any more")
-            return
         else:
             raise LinkError(f"a frame of kind {kind} where none is due")
-        if complaint is not None:
-            self.transmit(peer, complaint)
 
     def _on_tick(self) -> None:
         self._timer = self.loop.call_later(self._tick_every, self._on_tick)
@@ -527,7 +516,7 @@ class Connector(_Link):
             if self.peer.lane is None:
                 self._hello()
             else:  # let the other end see what it missed
-                self.transmit(self.peer, self.peer.lane.acknowledge(self.loop.time()))
+                self.transmit(self.peer, self.peer.lane.probe(self.loop.time()))
         super()._readable()
 
     def _hello(self) -> None:
