@@ -1,0 +1,267 @@
+"""Processes that come, go, die and hang while clients are talking."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .crew import Crew, Failed, a_crew, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAMES = ("register-1", "gateway-1", "gateway-2", "worker-1", "worker-2")
+QUICK = {"cluster_dead_after": "1", "cluster_probe_interval": "0.2", "worker_query_timeout": "1"}
+
+
+@pytest.fixture(scope="module")
+def faulty_crew() -> Iterator[Crew]:
+    with a_crew(*NAMES, **QUICK) as crew:
+        yield crew
+
+
+@pytest.fixture
+def crew(faulty_crew: Crew) -> Iterator[Crew]:
+    """A cluster whose processes a test may kill; the next one finds them all alive."""
+    yield faulty_crew
+    faulty_crew.leave()
+    for name in faulty_crew.processes.keys() - set(NAMES):
+        faulty_crew.kill(name)
+    faulty_crew.start(*(name for name in NAMES if name not in faulty_crew.processes))
+    faulty_crew.meet()
+
+
+class Traffic:
+    """Four clients that talk, one for each gateway and worker, and for each a listener at the other gateway."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.talkers = [crew.connect(gateway, worker) for gateway in NAMES[1:3] for worker in NAMES[3:]]
+        self.listeners = [crew.connect(gateway, "worker-2") for gateway in ("gateway-2", "gateway-1") for _ in range(2)]
+        for number, listener in enumerate(self.listeners):
+            listener.do("client.join", f"listens {number}")
+        self._said = self._heard = 0
+
+    def say(self, count: int) -> None:
+        """Let each client say so many numbers, and hear the first of them."""
+        for number in range(self._said, self._said + count):
+            for client, guest in enumerate(self.talkers):
+                guest.send("late_echo", str(number), f"listens {client}")
+        self._said += count
+        self._hear(1)
+
+    def hear(self) -> None:
+        """Let each client hear all that it said: once, and in order."""
+        self._hear(self._said - self._heard)
+
+    def _hear(self, count: int) -> None:
+        numbers = [str(number) for number in range(self._heard, self._heard + count)]
+        for guest in self.talkers:
+            assert [guest.next() for _ in numbers] == numbers
+        self._heard += count
+
+    def end(self) -> None:
+        """See that no client heard more, and each listener all, in order but for what was repeated."""
+        for heard in self._listened():
+            assert list(dict.fromkeys(heard)) == [str(number) for number in range(self._said)]
+
+    def end_without_repetition(self) -> None:
+        """See that no client heard more, and each listener all, once."""
+        for heard in self._listened():
+            assert heard == [str(number) for number in range(self._said)]
+
+    def _listened(self) -> Iterator[list[str | bytes]]:
+        for guest, listener in zip(self.talkers, self.listeners, strict=True):
+            assert guest.got() == []
+            guest.do("flush")
+            yield listener.got()
+
+
+def test_a_worker_is_killed_under_traffic_and_nothing_is_lost(crew: Crew) -> None:
+    traffic = Traffic(crew)
+    traffic.say(50)
+
+    crew.kill("worker-1")
+
+    traffic.hear()
+    traffic.say(5)
+    traffic.hear()
+    traffic.end()
+
+
+def test_what_a_killed_worker_had_is_handled_again_and_marked(crew: Crew) -> None:
+    guest = crew.connect("gateway-1", "worker-1")
+    held = guest.send("hold", 20)
+    after = guest.send("about")
+    event_id = guest.next()
+
+    crew.kill("worker-1")
+
+    survivor = crew.pid("worker-2")
+    assert guest.result(held) == {"redelivered": True, "event_id": event_id, "pid": survivor}
+    about = guest.result(after)
+    assert about["pid"] == survivor
+    assert about["path"] == "/"
+    assert guest.call("about")["redelivered"] is False
+
+
+def test_a_worker_is_stopped_under_traffic_and_nothing_is_handled_twice(crew: Crew) -> None:
+    traffic = Traffic(crew)
+    traffic.say(50)
+    log = crew.processes["worker-1"]
+
+    assert crew.stop("worker-1") == 0
+
+    assert "the stop handler ran" in log.log
+    traffic.hear()
+    crew.start("worker-1")
+    traffic.say(50)
+    traffic.hear()
+    traffic.end_without_repetition()
+
+
+def test_a_worker_that_hangs_is_replaced_and_does_no_harm_when_it_wakes_up(crew: Crew) -> None:
+    traffic = Traffic(crew)
+    traffic.say(20)
+    crew.processes["worker-1"].signal(signal.SIGSTOP)
+
+    traffic.hear()
+
+    crew.processes["worker-1"].signal(signal.SIGCONT)
+    traffic.say(20)
+    traffic.hear()
+    crew.connect("gateway-1", "worker-1")
+    crew.connect("gateway-2", "worker-1")
+    traffic.end()
+
+
+def test_without_a_worker_events_wait(crew: Crew) -> None:
+    guest = crew.connect("gateway-1")
+    for name in ("worker-1", "worker-2"):
+        crew.stop(name)
+    guest.connection.send(b"one")
+    newcomer = crew.connect("gateway-2")
+    newcomer.connection.send(b"two")
+
+    crew.start("worker-1")
+
+    assert guest.next() == b"one"
+    assert newcomer.hello["pid"] == crew.pid("worker-1")
+    assert newcomer.next() == b"two"
+
+
+def test_a_register_dies_and_comes_back_and_nobody_notices(crew: Crew) -> None:
+    traffic = Traffic(crew)
+    guest = traffic.talkers[0]
+    traffic.say(20)
+
+    crew.kill("register-1")
+
+    traffic.hear()
+    assert guest.call("get_all_client_id_count") == 8
+    crew.start("register-1")
+    crew.start("worker-3")
+    crew.connect("gateway-1", "worker-3")
+    crew.connect("gateway-2", "worker-3")
+    assert guest.call("get_all_client_id_count") == 10
+    crew.stop("worker-3")
+    traffic.end()
+
+
+def test_a_gateway_dies_and_the_others_go_on(crew: Crew) -> None:
+    ann, bob = crew.connect("gateway-1", "worker-1"), crew.connect("gateway-2", "worker-2")
+    bob.do("client.bind", "u1")
+
+    crew.kill("gateway-2")
+
+    assert bob.closed() == (1006, "")
+    assert ann.call("about")["pid"] == crew.pid("worker-1")
+    with pytest.raises(Failed, match="PartialAnswer: no answer from gateway-2 before the deadline"):
+        ann.call("is_uid_online", "u1")
+
+    def forgotten() -> bool:
+        try:
+            return ann.call("is_uid_online", "u1") is False
+        except Failed:
+            return False
+
+    until(forgotten)
+    assert ann.call("is_online", bob.id) is False
+    assert ann.call("get_all_client_id_list") == [ann.id]
+    ann.do("send_to_client", bob.id, "hello")
+
+
+def test_a_gateway_that_stops_says_goodbye_and_close_handlers_run(crew: Crew) -> None:
+    ann = crew.connect("gateway-1", "worker-1")
+    bob = crew.connect("gateway-2", "worker-2", "/?watch=stop")
+    ann.do("client.join", "watch stop")
+    bob.do("push", "note", 1)
+
+    crew.processes["gateway-2"].signal(signal.SIGTERM)
+
+    assert bob.closed() == (1012, "the gateway restarts")
+    closed = json.loads(ann.next())
+    assert (closed["id"], closed["code"], closed["session"]) == (bob.id, 1012, {"notes": ["note"]})
+    assert crew.ended("gateway-2") == 0
+
+
+def test_the_timer_of_one_moves_when_its_worker_dies(crew: Crew) -> None:
+    ann = crew.connect("gateway-1")
+    ann.do("client.join", "ticks of one")
+    holder = ann.next()
+    name = next(name for name in ("worker-1", "worker-2") if str(crew.pid(name)) == holder)
+    other = "worker-2" if name == "worker-1" else "worker-1"
+
+    crew.kill(name)
+
+    ticks = [tick for tick in iter(ann.next, str(crew.pid(other))) if tick != holder]
+    assert ticks == []
+
+
+def test_who_does_not_know_the_secret_is_refused_and_named(crew: Crew) -> None:
+    stranger = crew.begin("worker", "worker-stranger", cluster_secret="another").ready()
+
+    register = crew.processes["register-1"]
+    until(lambda: re.search("WARNING .*worker-stranger", register.log))
+    until(lambda: re.search("(?i)(WARNING|ERROR) .*secret", stranger.log))
+    assert crew.stop("worker-stranger") == 0
+    assert "worker-stranger" not in crew.processes["gateway-1"].log
+
+
+def test_a_worker_with_broken_handlers_says_so_and_the_others_go_on(crew: Crew) -> None:
+    guest = crew.connect("gateway-1", "worker-1")
+    (crew.folder / "broken.py").write_text("from gatecrew import App\napp = App(\n")
+
+    broken = crew.begin("worker", "worker-broken", worker_app="broken:app")
+
+    assert crew.ended("worker-broken") == 1
+    assert len(broken.log.splitlines()) == 1
+    assert f"broken:app cannot be imported: {crew.folder}/broken.py:2: SyntaxError: '(' was never closed" in broken.log
+    assert guest.call("about")["pid"] == crew.pid("worker-1")
+
+
+def test_a_worker_whose_start_handler_fails_takes_no_events(crew: Crew) -> None:
+    (crew.folder / "failing.py").write_text(
+        "from gatecrew import App\napp = App()\n@app.on_start\ndef start():\n    raise OSError('no database')\n"
+    )
+
+    failing = crew.begin("worker", "worker-failing", worker_app="failing:app")
+
+    assert crew.ended("worker-failing") == 1
+    assert "a start handler failed: OSError: no database" in failing.log.splitlines()[-1]
+
+
+def test_the_register_may_come_last() -> None:
+    with Crew() as crew:
+        crew.start("worker-1")
+        crew.start("gateway-1")
+        guest = crew.connect("gateway-1")
+        guest.connection.send(b"early")
+
+        crew.start("register-1")
+
+        assert guest.next() == b"early"
+        assert guest.worker == crew.pid("worker-1")
