@@ -5,6 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 export UV_PYTHON_DOWNLOADS := never
+export UV_COMPILE_BYTECODE := 1  # once, not at each start of a process
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types check bench lock clean

@@ -267,6 +267,17 @@ async def test_pings_are_answered_and_fragments_put_together(serve: Serve) -> No
         (Frame(CLOSE, b"\x03\xe8\xff").serialize(mask=True), reasons.NOT_UTF8),
         (b"GET / HTTP/1.1\r\n\r\n", reasons.PROTOCOL_ERROR),
     ],
+    ids=[
+        "a message too big",
+        "the first of two fragments too big",
+        "a message begun within another",
+        "text that is not UTF-8",
+        "no mask",
+        "a reserved opcode",
+        "compressed, which was not negotiated",
+        "a close reason that is not UTF-8",
+        "no frames at all",
+    ],
 )
 async def test_a_client_that_breaks_the_rules_is_closed_and_counted(
     serve: Serve, frame: bytes, reason: reasons.Reason, caplog: pytest.LogCaptureFixture
