@@ -6,8 +6,7 @@ their owner the same three things: a peer joined, a batch of messages came from 
 
 The ZeroMQ descriptor is edge-triggered: it is read until nothing is left, and looked at again after every send, because
 sending may swallow the signal that something can be read. High-water marks are off (a ROUTER would drop at them): what
-bounds a link is its lane, which its owner has to respect (:attr:`Peer.full`). Without a connection nothing waits inside
-ZeroMQ: the lane sends it again.
+bounds a link is its lane, which its owner has to respect (:attr:`Peer.full`).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import logging
 import secrets
 import socket
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard, TypeVar
@@ -46,7 +46,6 @@ _OF_LANE: Final = frozenset((wire.DATA, wire.PROBE, wire.NACK))
 # As plain numbers: enumerations cost more than the calls that they are for.
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
-_POLLOUT: Final = int(zmq.POLLOUT)
 _DONTWAIT: Final = int(zmq.DONTWAIT)
 _SNDMORE: Final = int(zmq.SNDMORE | zmq.DONTWAIT)
 
@@ -164,7 +163,6 @@ class _Link:
         patience = int(settings.dead_after * 1000)  # a host that vanished closes no connection
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, patience)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, patience)
-        self.socket.setsockopt(zmq.CONNECT_TIMEOUT, patience)
         self.socket.setsockopt(zmq.IPV6, "[" in address)  # with it, IPv4 addresses are told in a form of IPv6
         self._get: Callable[[int], Any] = self.socket.getsockopt
         self._marked: list[Peer] = []
@@ -456,7 +454,7 @@ class Acceptor(_Link):
         self.counters["link.refused"] += 1
         if peer.identity not in self._refused:
             _remember(self._refused, peer.identity, None)
-            _log.warning("refused %r at %s: %s", peer, _address_of(part), why)
+            _log.warning("refused %r (%s): %s", peer, _origin(part), why)
         self._transmit_to(peer.identity, wire.frame(wire.REFUSE, 0, payload=why.encode()))
         if peer.lane is not None:
             self._lose(peer, why)
@@ -486,13 +484,8 @@ class Connector(_Link):
         self._lane_id = secrets.randbits(32)
         self._hello_at = 0.0
         self._refused = ""
-        self._cut = False  # whether something could not be sent since there was a connection
+        self._renew_at = 0.0  # when this connection has had time enough to bring an answer
         self.socket.setsockopt(zmq.IDENTITY, node.key.encode())
-        self.socket.setsockopt(zmq.IMMEDIATE, 1)  # or each HELLO would wait for a connection
-        try:
-            self.socket.connect(address)
-        except zmq.ZMQError as error:  # what a member announced is no address
-            self._stay_away(error.strerror)
         self._send = self.socket.send
         self._start()
         self._hello()
@@ -501,27 +494,30 @@ class Connector(_Link):
         return [self.peer]
 
     def transmit(self, peer: Peer, frame: bytes) -> None:
-        """Hand one frame to ZeroMQ; without a connection it is lost, and the lane sends it again."""
+        """Hand one frame to ZeroMQ, which keeps it until there is a connection."""
         try:
             self._send(frame, _DONTWAIT)
-        except zmq.Again:
+        except zmq.Again:  # the address is none
             self.counters["link.unroutable"] += 1
-            self._cut = True
             return
         self._sent()
 
-    def _readable(self) -> None:
-        if self._cut and not self._closed and self._get(_EVENTS) & _POLLOUT:  # there is a connection
-            self._cut = False
-            if self.peer.lane is None:
-                self._hello()
-            else:  # let the other end see what it missed
-                self.transmit(self.peer, self.peer.lane.probe(self.loop.time()))
-        super()._readable()
+    def _connect(self) -> None:
+        """Connect, or connect anew: what waits inside ZeroMQ for a connection that brings no answer must not pile up."""
+        self._renew_at = self.loop.time() + self.settings.dead_after
+        with suppress(zmq.ZMQError):  # at first there is nothing to disconnect
+            self.socket.disconnect(self.address)
+        try:
+            self.socket.connect(self.address)
+        except zmq.ZMQError as error:  # what a member announced is no address
+            self._stay_away(error.strerror)
 
     def _hello(self) -> None:
+        now = self.loop.time()
         # not all at the same time, when the other end comes back
-        self._hello_at = self.loop.time() + HELLO_EVERY * (0.75 + secrets.randbelow(500) / 1000)
+        self._hello_at = now + HELLO_EVERY * (0.75 + secrets.randbelow(500) / 1000)
+        if now >= self._renew_at:
+            self._connect()
         greeting = self._greeting(self._lane_id, "hello")
         self.transmit(self.peer, wire.frame(wire.HELLO, self._lane_id, payload=greeting))
 
@@ -572,6 +568,7 @@ class Connector(_Link):
     def _stay_away(self, why: str) -> None:
         self._lane_id = secrets.randbits(32)
         self._hello_at = self.loop.time() + REFUSED_WAIT
+        self._renew_at = self._hello_at + self.settings.dead_after
         if why != self._refused:  # once, not every few seconds
             self._refused = why
             self.counters["link.refused"] += 1
@@ -598,11 +595,14 @@ def _remember(table: dict[bytes, T], identity: bytes, value: T) -> None:
         del table[next(iter(table))]
 
 
-def _address_of(part: zmq.Frame) -> str:
+def _origin(part: zmq.Frame) -> str:
+    """Return the address, or for ipc the process, that a frame comes from."""
     try:
-        return str(part.get("Peer-Address")) or "ipc"
-    except zmq.ZMQError:
+        address = str(part.get("Peer-Address"))
+    except zmq.ZMQError:  # the system does not tell
         return "ipc"
+    host, _, pid = address.rpartition(":")
+    return f"pid {pid}" if host.startswith("localhost:") else address  # localhost:uid:gid:pid
 
 
 def _file_of(address: str) -> tuple[int, int] | None:
