@@ -5,7 +5,8 @@ BIN := .venv/bin
 ARGS ?=
 
 export UV_PYTHON_DOWNLOADS := never
-export UV_COMPILE_BYTECODE := 1  # once, not at each start of a process
+# once, not at each start of a process
+export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types check bench lock clean
