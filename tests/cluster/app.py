@@ -225,8 +225,13 @@ def tick_once() -> None:
     app.group("ticks of one").send(str(os.getpid()))
 
 
-class Threads:
+class Included:
     """A class as an app, included: its handlers run after the others."""
+
+    async def on_message(self, client: Client, data: str | bytes) -> None:
+        log.info("the second handler has %s", client.event_id)
+        if data == b"to both":
+            client.send(b"from the second")
 
     def on_connect(self, client: Client, request: Request) -> None:
         if request.path == "/thread":
@@ -235,4 +240,4 @@ class Threads:
             client.send(f"{threading.current_thread().name} {count}")
 
 
-app.include(App(Threads()))
+app.include(App(Included()))

@@ -172,8 +172,9 @@ def test_a_register_dies_and_comes_back_and_nobody_notices(crew: Crew) -> None:
 
 
 def test_a_gateway_dies_and_the_others_go_on(crew: Crew) -> None:
-    ann, bob = crew.connect("gateway-1", "worker-1"), crew.connect("gateway-2", "worker-2")
+    ann, bob = crew.connect("gateway-1", "worker-1"), crew.connect("gateway-2", "worker-2", "/?watch=dead")
     bob.do("client.bind", "u1")
+    ann.do("client.join", "watch dead")
 
     crew.kill("gateway-2")
 
@@ -192,6 +193,7 @@ def test_a_gateway_dies_and_the_others_go_on(crew: Crew) -> None:
     assert ann.call("is_online", bob.id) is False
     assert ann.call("get_all_client_id_list") == [ann.id]
     ann.do("send_to_client", bob.id, "hello")
+    assert ann.got() == [], "nobody could tell of the clients of the dead one"
 
 
 def test_a_gateway_that_stops_says_goodbye_and_close_handlers_run(crew: Crew) -> None:

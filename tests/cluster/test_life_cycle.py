@@ -91,6 +91,18 @@ def test_what_a_failed_handler_commanded_is_dropped_and_the_error_handler_answer
     assert 'raise ValueError("changed my mind")' in log
 
 
+def test_handlers_of_one_kind_run_one_after_the_other_until_one_raises(crew: Crew, ann: Guest) -> None:
+    ann.connection.send(b"to both")
+    assert (ann.next(), ann.next()) == (b"to both", b"from the second")
+
+    ann.send("nothing of that name", raises=True)
+    ann.next()
+
+    log = crew.processes["worker-1"].log
+    assert f"the second handler has {ann.id}:2" in log
+    assert f"the second handler has {ann.id}:3" not in log
+
+
 def test_a_handler_that_takes_too_long_is_given_up(crew: Crew, ann: Guest, bob: Guest) -> None:
     ann.send("hang")
     ann.send("client.send", "next")
