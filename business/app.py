@@ -194,7 +194,9 @@ class App(Api):
             return function
 
         async def call(*args: object) -> None:
-            await self._running.in_thread(function, *args)
+            result = await self._running.in_thread(function, *args)
+            if inspect.isawaitable(result):  # an async function behind a decorator that is not
+                await result
 
         return call
 
@@ -247,7 +249,7 @@ class App(Api):
 
     def _changes(self, client_id: str, change: Callable[[Client], None]) -> bool:
         turn = current_turn.get()
-        if turn is None or turn.over or turn.client is None or turn.client.id != client_id:
+        if turn is None or turn.over or turn.dropped or turn.client is None or turn.client.id != client_id:
             return False
         turn.save()
         change(turn.client)

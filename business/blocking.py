@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import ref
 
 from .cluster import Cluster, configuration
 from .commands import Commands
@@ -46,6 +48,7 @@ class BlockingCluster(Commands):
         self._config = configuration(config)
         self._lock = Lock()
         self._thread: _Thread | None = None
+        os.register_at_fork(after_in_child=partial(_forget, ref(self)))
 
     def __enter__(self) -> Self:
         """Connect at once.
@@ -171,7 +174,18 @@ class BlockingCluster(Commands):
         return self._connected().run(question)
 
     def _record(self, gateway: str | None, message: Message) -> None:
-        self._ask(self._cluster.deliver(gateway, message))
+        self._record_many([(gateway, message)])
+
+    def _record_many(self, commands: list[tuple[str | None, Message]]) -> None:
+        if commands:
+            self._ask(self._cluster.deliver(commands))
+
+
+def _forget(cluster: ref[BlockingCluster]) -> None:
+    """Start anew after a fork: the thread is not here, and whoever held the lock may not be either."""
+    forked = cluster()
+    if forked is not None:
+        forked._lock, forked._thread = Lock(), None  # noqa: SLF001
 
 
 class _Thread:

@@ -79,8 +79,9 @@ def session_map(session: object) -> dict[str, Any]:
     if not isinstance(session, Mapping):
         raise TypeError(f"a session is a dict, not {type(session).__name__}")
     try:
-        packed = wire.pack(dict(session))
-        plain = wire.unpack(packed)
+        # in lists, as it will be in a batch: so deep in there it must not be too deep to be packed
+        packed = wire.pack([[[[dict(session)]]]])
+        plain = wire.unpack(packed)[0][0][0][0]
     except OverflowError as error:
         raise ValueError(f"a session cannot hold it: {error}") from error
     except WireError as error:

@@ -42,7 +42,7 @@ class Cluster(Api):
     def __init__(self, config: str | Path | Config | None = None) -> None:
         self._config = configuration(config)
         self._hub: Hub | None = None
-        self._missed: list[str] = []
+        self._missed: dict[str, None] = {}  # names of gateways that did not get what was commanded since the last flush
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -53,7 +53,12 @@ class Cluster(Api):
         config = self._config
         node = Node("caller", f"caller-{os.getpid()}", new_key())
         hub = Hub(node, link_settings(config), config.cluster.register_addresses(), timeout=config.worker.query_timeout)
-        if not await hub.agent.ready(config.worker.query_timeout):
+        try:
+            ready = await hub.agent.ready(config.worker.query_timeout)
+        except BaseException:
+            await hub.close()
+            raise
+        if not ready:
             await hub.close()
             addresses = ", ".join(config.cluster.register_addresses())
             raise Unreachable(f"no register answers at {addresses}: is the cluster running?")
@@ -87,20 +92,20 @@ class Cluster(Api):
         """
         await self._confirm(None)
 
-    async def deliver(self, gateway: str | None, message: Message) -> None:
-        """Send one command, and return when it has taken effect.
+    async def deliver(self, commands: list[tuple[str | None, Message]]) -> None:
+        """Send commands, and return when they have taken effect.
 
         Raises:
             Unreachable, PartialAnswer: as :meth:`flush` does.
         """
-        self._record(gateway, message)
-        await self._confirm(gateway)
+        self._record_many(commands)
+        await self._confirm(commands[0][0] if len(commands) == 1 else None)
 
     async def _confirm(self, gateway: str | None) -> None:
-        missed, self._missed = self._missed, []
+        missed, self._missed = self._missed, {}
         await self._query(gateway, Ask.SYNC, None, any)
         if missed:
-            raise unreachable(dict.fromkeys(missed))
+            raise unreachable(missed)
 
     @property
     def _connected(self) -> Hub:
@@ -109,7 +114,7 @@ class Cluster(Api):
         return self._hub
 
     def _record(self, gateway: str | None, message: Message) -> None:
-        self._missed += self._connected.post([], [(gateway, message)])
+        self._missed |= dict.fromkeys(self._connected.post([(gateway, message)]))
 
     async def _query(self, gateway: str | None, ask: Ask, argument: object, merge: Callable[[Answers], T]) -> T:
         return await self._connected.ask(gateway, ask, argument, merge)

@@ -12,6 +12,7 @@ What holds for all of them:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from ..common import messages as op
@@ -31,19 +32,24 @@ def id_of(client: AnyClient) -> str:
     Raises:
         TypeError: if it is neither.
     """
-    if isinstance(client, str):
-        return client
-    try:
-        return client.id
-    except AttributeError:
-        raise TypeError(f"a client is a Client or its id, not {type(client).__name__}") from None
+    client_id = client if isinstance(client, str) else getattr(client, "id", None)
+    if not isinstance(client_id, str):
+        raise TypeError(f"a client is a Client or its id, not {type(client).__name__}")
+    return client_id
 
 
 def ids_of(clients: AnyClient | Iterable[AnyClient]) -> list[str]:
-    """Return the ids of one client or many."""
+    """Return the ids of one client or many.
+
+    Raises:
+        ClientIdError: if one is no client id.
+    """
     if isinstance(clients, str) or not isinstance(clients, Iterable):
-        return [id_of(clients)]
-    return [id_of(client) for client in clients]
+        clients = [clients]
+    ids = [id_of(client) for client in clients]
+    for client_id in ids:
+        gateway_of(client_id)
+    return ids
 
 
 class Commands:
@@ -52,6 +58,11 @@ class Commands:
     def _record(self, gateway: str | None, message: Message) -> None:
         """Take a command for the gateway with this key, or with None for all of them."""
         raise NotImplementedError
+
+    def _record_many(self, commands: list[tuple[str | None, Message]]) -> None:
+        """Take commands for several gateways, none of which waits for another."""
+        for gateway, message in commands:
+            self._record(gateway, message)
 
     def _changes(self, client_id: str, change: Callable[[Client], None]) -> bool:
         """If this is the client whose event is handled, let the change take effect for its handler, and return True."""
@@ -81,8 +92,8 @@ class Commands:
         if isinstance(client, str):
             self._record(gateway_of(client), [op.SEND, client, data])
             return
-        for gateway, ids in by_gateway(ids_of(client)).items():
-            self._record(gateway, [op.SEND, ids[0] if len(ids) == 1 else ids, data])
+        receivers = by_gateway(ids_of(client)).items()
+        self._record_many([(gateway, [op.SEND, ids[0] if len(ids) == 1 else ids, data]) for gateway, ids in receivers])
 
     def send_to_uid(self, uid: str | Iterable[str], data: Data) -> None:
         """Send a message to all clients of a uid, or of several."""
@@ -162,8 +173,12 @@ class Commands:
             reason: text for it, cut at 123 bytes.
 
         Raises:
+            TypeError: if the code is no whole number, or the reason no str.
             ValueError: if the code may not be sent.
         """
+        if not isinstance(reason, str):
+            raise TypeError(f"a reason is a str, not {type(reason).__name__}")
+        code = index(code)
         if code not in (1000, 1001, 1002, 1003, *range(1007, 1015)) and not 3000 <= code <= 4999:
             raise ValueError(f"close code {code}, expected 1000 or one from 3000 to 4999")
         client_id = id_of(client)

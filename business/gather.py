@@ -19,7 +19,6 @@ class Gather:
         self._names = dict(asked)
         self._waiting = dict(asked)
         self._answers: dict[str, Any] = {}
-        self._over = False
         self.finished: Callable[[], object] = lambda: None  #: called once, when nothing more is waited for
 
     @property
@@ -55,6 +54,5 @@ class Gather:
             self._see()
 
     def _see(self) -> None:
-        if not self._waiting and not self._over:
-            self._over = True
+        if not self._waiting:
             self.finished()

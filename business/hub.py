@@ -73,7 +73,7 @@ class Hub:
         registers: their addresses.
         timeout: seconds that a question waits for its answers.
         listener: a worker; None for a caller.
-        stats: what is announced at the registers; None for a caller, who announces nothing.
+        stats: what is announced at the registers, once the agent is told to; a caller announces nothing.
 
     """
 
@@ -101,7 +101,7 @@ class Hub:
         self._gathers: dict[int, Gather] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.agent = Agent(
-            node, settings, registers, announce=stats is not None, stats=stats or dict, changed=self._members_changed
+            node, settings, registers, announce=False, stats=stats or dict, changed=self._members_changed
         )
 
     async def close(self) -> None:
@@ -132,13 +132,16 @@ class Hub:
         return missed
 
     def post(
-        self, own: list[Message], others: list[tuple[str | None, Message]], gateway: Gateway | None = None
+        self,
+        others: Iterable[tuple[str | None, Message]],
+        own: Iterable[Message] = (),
+        gateway: Gateway | None = None,
     ) -> list[str]:
         """Let commands leave that no ack goes with; return the names of those that they cannot reach."""
         missed = self._post(others, gateway)
-        if own and gateway is not None:
-            for message in own:
-                self._send(gateway, message, missed)
+        if gateway is not None:
+            for message in own:  # whatever waits already: the client's record here must stay in step with its gateway's
+                self._put(gateway, message)
         return missed
 
     def _post(self, others: Iterable[tuple[str | None, Message]], own: Gateway | None) -> list[str]:
@@ -161,6 +164,10 @@ class Hub:
             if gateway.name not in missed:
                 missed.append(gateway.name)
             return
+        self._put(gateway, message)
+
+    def _put(self, gateway: Gateway, message: Message) -> None:
+        peer = gateway.peer
         if gateway.late or gateway.acks:  # they come first
             self.flush()
         if not peer.out:

@@ -16,13 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..common import messages as op
-from ..common.errors import HandlerTimeout, LinkError
+from ..common.errors import HandlerTimeout, LinkError, TurnDropped
 from .client import Client
 from .hub import Gateway, Hub, unreachable
 from .turn import Turn, current_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from ..common.messages import Message
     from .app import App
@@ -63,7 +63,9 @@ class Runner:
         self._idle: asyncio.Future[None] | None = None
         self._running: dict[Turn, asyncio.Task[Any] | None] = {}  # the suspended ones
         self._tasks: set[asyncio.Task[None]] = set()
-        self._spawn(self._lead())
+        self._closed = False
+        self._leader: asyncio.Task[None]
+        self._new_leader()
 
     @property
     def queued(self) -> int:
@@ -113,6 +115,7 @@ class Runner:
         self._drop(
             [turn for turn in self._running if turn.client and turn.client.source is gateway], "its gateway is gone"
         )
+        self._see_whether_idle()
 
     async def idle(self) -> None:
         """Return when no event is left."""
@@ -122,6 +125,7 @@ class Runner:
 
     async def close(self) -> None:
         """Cancel what still runs; its events are not acknowledged, and others get them."""
+        self._closed = True
         self._drop(list(self._running), "the worker stops")
         self._ready.clear()
         for task in self._tasks:
@@ -147,29 +151,22 @@ class Runner:
         while True:
             while ready and self.suspended < self._concurrency:
                 client, message = ready.popleft()
-                if client.busy or client.source.full:
+                if client.busy or client.source.full or client.source in self._held:
                     self._set_aside(client, message)
                     continue
                 turn = Turn(client, message[1])
-                coroutine = self._begin(client, message)
-                error: BaseException | None = None
-                if coroutine is not None:
-                    current_turn.set(turn)
-                    context = copy_context()
-                    try:
-                        waits_for = context.run(coroutine.send, None)
-                    except StopIteration:
-                        pass
-                    except BaseException as raised:  # noqa: BLE001  # a handler must not take the worker down
-                        error = raised
-                    else:
-                        self._spawn(self._lead())
-                        await self._stay(turn, _drive(context, coroutine, waits_for))
-                        return
-                error = error or self._commit(turn)
-                if error is not None:
-                    self._spawn(self._lead())
-                    await self._stay(turn, _fail(error))
+                rest: Awaitable[None] | None
+                try:
+                    rest = self._first_step(turn, client, message)
+                except BaseException as error:  # noqa: BLE001  # a handler must not take the worker down
+                    rest = _fail(error)
+                if rest is None:
+                    failure = self._commit(turn)
+                    if failure is not None:
+                        rest = _fail(failure)
+                if rest is not None:
+                    self._new_leader()
+                    await self._stay(turn, rest)
                     return
                 left -= 1
                 if not left:
@@ -180,6 +177,19 @@ class Runner:
             self._wake = self._loop.create_future()
             await self._wake
             left = AT_ONCE
+
+    def _first_step(self, turn: Turn, client: Client, message: Message) -> Awaitable[None] | None:
+        """Run a handler until it suspends; return what is left of it, or None if it has ended."""
+        coroutine = self._begin(client, message)
+        if coroutine is None:
+            return None
+        current_turn.set(turn)
+        context = copy_context()
+        try:
+            waits_for = context.run(coroutine.send, None)
+        except StopIteration:
+            return None
+        return _drive(context, coroutine, waits_for)
 
     def _begin(self, client: Client, message: Message) -> Coroutine[Any, Any, None] | None:
         """Return what handles an event, if anything does."""
@@ -234,22 +244,25 @@ class Runner:
 
     # Staying
 
-    async def _stay(self, turn: Turn, rest: Coroutine[Any, Any, None]) -> None:
+    async def _stay(self, turn: Turn, rest: Awaitable[None]) -> None:
         """Be the task of a handler until it ends."""
         client = turn.client
         assert client is not None, "only events of clients are led"
         client.busy = True
         self.suspended += 1
-        self._running[turn] = asyncio.current_task()
+        self._running[turn] = task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
         limit = self._loop.call_later(self._time_limit, self._overdue, turn) if self._time_limit else None
         error: BaseException | None = None
         try:
             await rest
         except BaseException as raised:  # noqa: BLE001  # a handler must not take the worker down
             error = raised
+            while task.uncancel():  # the handler was meant, not the error handlers
+                pass
         if limit is not None:
             limit.cancel()
-        if turn in self._running:  # else it was abandoned
+        if self._running.get(turn) is not None:  # else it was abandoned
             await self._end(turn, error)
 
     def _overdue(self, turn: Turn) -> None:
@@ -262,13 +275,14 @@ class Runner:
 
     def _abandon(self, turn: Turn) -> None:
         """Go on without a handler that does not even end when it is cancelled."""
-        if turn in self._running:
+        if self._running.get(turn) is not None:
             self._running[turn] = None
             self.counters["handler.abandoned"] += 1
             self._spawn(self._end(turn, None))
 
     async def _end(self, turn: Turn, error: BaseException | None) -> None:
         """Let a turn's commands go with its ack, or if it failed those of the error handlers, and let the client's next event come."""
+        self._running[turn] = None  # from now on there is no handler to cancel
         if turn.dropped and turn.number:
             error = HandlerTimeout(turn.dropped)
             self.counters["handler.timeouts"] += 1
@@ -292,6 +306,7 @@ class Runner:
         client = turn.client
         self._log_failure(error, f"handling an event of client {client.id if client else ''}")
         turn.undo()
+        turn.over = not turn.dropped
         answer = Turn(client, turn.number)
         if self._error is not None:
             try:
@@ -299,6 +314,7 @@ class Runner:
             except Exception as second:  # noqa: BLE001  # a handler must not take the worker down
                 self._log_failure(second, "handling that error")
                 answer.undo()
+        answer.over = not answer.dropped
         if turn.number and self._commit(answer) is not None:
             answer.undo()
             self._commit(answer)
@@ -333,8 +349,10 @@ class Runner:
             Unreachable: if some of what it commanded could not be handed over.
         """
         turn = Turn()
-        await self._in_turn(turn, handler(), self._time_limit if time_limit is None else time_limit)
-        turn.over = True
+        try:
+            await self._in_turn(turn, handler(), self._time_limit if time_limit is None else time_limit)
+        finally:
+            turn.over = not turn.dropped
         self.flush(turn)
 
     async def failed(self, error: Exception, doing: str) -> None:
@@ -353,8 +371,10 @@ class Runner:
         Raises:
             Unreachable: if some of it could not be handed over.
         """
+        if turn.dropped:
+            raise TurnDropped(f"{turn.dropped}: what was commanded is not sent")
         own, others = turn.take()
-        missed = self._hub.post(own, others, turn.client.source if turn.client is not None else None)
+        missed = self._hub.post(others, own, turn.client.source if turn.client is not None else None)
         if missed:
             raise unreachable(missed)
 
@@ -369,6 +389,11 @@ class Runner:
                 raise
             turn.dropped = f"the handler ran past its time limit of {time_limit:g} s"
             raise HandlerTimeout(turn.dropped) from None
+        except (asyncio.CancelledError, SystemExit) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is this task that is to end
+            raise RuntimeError(f"the handler raised {type(error).__name__}") from error
         finally:
             current_turn.reset(token)
 
@@ -376,21 +401,28 @@ class Runner:
         self.counters["handler.errors"] += 1
         _log.error("%s: %s: %s", doing, type(error).__name__, error, exc_info=error)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _new_leader(self) -> None:
+        self._leader = self._spawn(self._lead())
+        self._leader.add_done_callback(self._led)
+
+    def _led(self, task: asyncio.Task[None]) -> None:
+        if task is self._leader and not self._closed:  # a handler cancelled the task that it ran in, or this is a bug
+            error = None if task.cancelled() else task.exception()
+            _log.error("the task that takes events ended; another takes over", exc_info=error)
+            self._new_leader()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _drive(context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object) -> None:
-    """Go on with a coroutine that has suspended, in its own context."""
-    await _steps(context, coroutine, waits_for)
+        return task
 
 
 @types.coroutine
-def _steps(
+def _drive(
     context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object
 ) -> Generator[object, object, None]:
+    """Go on with a coroutine that has suspended, in its own context."""
     while True:
         try:
             value = yield waits_for

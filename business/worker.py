@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from threading import enumerate as enumerate_threads
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from ..common import messages as op
 from ..common import process
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from .turn import Turn
 
 _log = logging.getLogger(__name__)
+_THREADS: Final = "handler"  # what the names of the threads of def handlers begin with
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -54,7 +57,7 @@ class Worker:
         self._app = app
         self._hub: Hub
         self._runner: Runner
-        self._threads = ThreadPoolExecutor(config.worker.threads, thread_name_prefix="handler")
+        self._threads = ThreadPoolExecutor(config.worker.threads, thread_name_prefix=_THREADS)
         self._timers: list[asyncio.Task[None]] = []
         self._turns = Turns(self._key, wait=config.cluster.dead_after)
         self._meter = process.Meter()
@@ -88,11 +91,13 @@ class Worker:
         app.run_by(self)
         on_start = app.handler("start")
         if on_start is not None:
+            await self._hub.agent.ready(config.worker.query_timeout)  # so that it can command and ask
             try:
                 await self._runner.run(on_start, time_limit=0)
             except Exception as error:
                 _log.exception("a start handler failed")
                 raise AppError(f"a start handler failed: {type(error).__name__}: {error}") from error
+        self._hub.agent.join()
         self._takes = True
         for gateway in self._hub.gateways.values():
             if gateway.alive:
@@ -108,6 +113,7 @@ class Worker:
         for task in self._timers:
             task.cancel()
         took, self._takes = self._takes, False
+        self._hub.agent.leave()  # so that other workers take over the timers of the cluster
         with suppress(TimeoutError):
             async with asyncio.timeout(self._config.worker.drain_timeout):
                 await self._drain()
@@ -120,12 +126,14 @@ class Worker:
                 await self._runner.run(on_stop, time_limit=self._config.worker.drain_timeout)
             except Exception:  # noqa: BLE001  # it stops all the same
                 _log.exception("a stop handler failed")
+        with suppress(QueryError):  # what was said last is there when this process is gone
+            await self._hub.ask(None, op.Ask.SYNC, None, all)
         await self._hub.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         app.run_by(None)
 
     async def _drain(self) -> None:
-        self._hub.post([], [(None, [op.DRAIN])])
+        self._hub.post([(None, [op.DRAIN])])
         with suppress(QueryError):  # a gateway that does not answer sends no events either
             # what a gateway sends before it knows comes before its answer
             await self._hub.ask(None, op.Ask.SYNC, None, all)
@@ -180,7 +188,7 @@ class Worker:
         if get_ident() != self._thread:
             self._loop.call_soon_threadsafe(self.post, gateway, message)
             return
-        missed = self._hub.post([], [(gateway, message)])
+        missed = self._hub.post([(gateway, message)])
         if missed:
             raise unreachable(missed)
 
@@ -230,4 +238,12 @@ class Worker:
 
 def run(config: Config, name: str) -> int:
     """Be a worker until told to stop; return the exit code."""
-    return process.run(config, "worker", name, lambda _: Worker(config, name))
+    code = process.run(config, "worker", name, lambda _: Worker(config, name))
+    threads = [thread for thread in enumerate_threads() if thread.name.startswith(_THREADS)]
+    for thread in threads:
+        thread.join(0.1)
+    if any(thread.is_alive() for thread in threads):  # Python would wait for them, however long they take
+        _log.warning("ended with def handlers still running")
+        logging.shutdown()
+        os._exit(code)
+    return code

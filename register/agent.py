@@ -110,6 +110,14 @@ class Agent:
                     found[report["key"]] = report
         return sorted(found.values(), key=lambda report: (report["role"], report["name"], report["key"]))
 
+    def join(self) -> None:
+        """Announce this process from now on."""
+        self._announcing = True
+        announcement = self._announcement()
+        assert announcement is not None, "it is announced from now on"
+        for register in self._registers:
+            register.tell(announcement)
+
     def leave(self) -> None:
         """Tell all registers that this process leaves, and announce it no more."""
         if self._announcing:

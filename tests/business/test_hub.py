@@ -200,18 +200,18 @@ async def test_who_goes_meanwhile_is_named_at_once(stage: Stage) -> None:
 
 
 async def test_commands_for_a_client_of_a_gateway_that_is_gone_are_counted(stage: Stage) -> None:
-    assert stage.hub.post([], [("gonegone", [op.UNGROUP, "x"])]) == []
+    assert stage.hub.post([("gonegone", [op.UNGROUP, "x"])]) == []
     assert stage.hub.counters["discarded.gateway_gone"] == 1
 
 
 async def test_a_gateway_that_does_not_keep_up_gets_no_more_and_is_named(stage: Stage) -> None:
     much = "x" * 100_000
-    assert stage.hub.post([], [(None, [op.SEND_ALL, much, []])]) == []
+    assert stage.hub.post([(None, [op.SEND_ALL, much, []])]) == []
     await asyncio.sleep(0)  # it has left, and nothing of it is acknowledged
-    missed = stage.hub.post([], [(stage.gateway(1).key, [op.UNGROUP, "no"])])
+    missed = stage.hub.post([(stage.gateway(1).key, [op.UNGROUP, "no"])])
     assert missed == ["g1"]
     await until(lambda: not stage.gateway(1).peer.full and not stage.gateway(2).peer.full)
-    assert stage.hub.post([], [(stage.gateway(1).key, [op.UNGROUP, "yes"])]) == []
+    assert stage.hub.post([(stage.gateway(1).key, [op.UNGROUP, "yes"])]) == []
     await stage.sync()
 
     groups = [m[1] for _, batch in stage.notes for m in batch if m[0] == op.UNGROUP]
@@ -219,7 +219,7 @@ async def test_a_gateway_that_does_not_keep_up_gets_no_more_and_is_named(stage: 
 
 
 async def test_what_was_commanded_before_closing_still_arrives(stage: Stage) -> None:
-    stage.hub.post([], [(None, [op.UNGROUP, "last"])])
+    stage.hub.post([(None, [op.UNGROUP, "last"])])
     await stage.hub.close()
     await until(lambda: len(stage.notes) == 2)
 
