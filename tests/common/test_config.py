@@ -62,15 +62,15 @@ def test_a_file_variables_and_flags_are_read(tmp_path: Path) -> None:
     assert config.path == path
 
 
-def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "chat.toml").write_text('[cluster]\nrun_dir = "run"\n[gateway]\npages = "pages"\n')
-    monkeypatch.chdir(tmp_path)
+def test_relative_paths_start_at_the_folder_of_the_file(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run_dir / "sub").mkdir()
+    (run_dir / "sub" / "chat.toml").write_text('[cluster]\nrun_dir = "run"\n[gateway]\npages = "pages"\n')
+    monkeypatch.chdir(run_dir)
 
     config = load(Path("sub/chat.toml"), {"GATECREW_LOG_FILE": "chat.log"}, {})
     monkeypatch.chdir("/")
 
-    folder = tmp_path / "sub"
+    folder = run_dir / "sub"
     assert config.folder == folder
     assert config.cluster.directory == folder / "run"
     assert config.gateway.pages == str(folder / "pages")
