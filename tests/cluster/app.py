@@ -86,8 +86,9 @@ class Actions:
 
     @staticmethod
     async def late_echo(client: Client, text: str, group: str) -> None:
-        """Send back a text after a while, and tell a group of it."""
+        """Send back a text after a while, count it, and tell a group of it."""
         await asyncio.sleep(0.002)
+        client.session["said"] = client.session.get("said", 0) + 1
         client.send(text)
         app.group(group).send(text, exclude=client)
 
@@ -199,7 +200,7 @@ async def call(client: Client, data: str | bytes) -> None:
 
 @app.on_close
 async def close(client: Client, code: int, reason: str) -> None:
-    watchers = app.group(f"watch {client.query.get('watch')}")
+    watchers = app.group(f"watch {client.id}")
     online = await client.is_online()
     watchers.send(json.dumps({**Actions.about(client), "code": code, "reason": reason, "online": online}))
 

@@ -21,8 +21,8 @@ Watched = tuple["Guest", "Callable[[], dict[str, Any]]"]
 @pytest.fixture
 def watched(crew: Crew, bob: Guest) -> Watched:
     """A client, and a function that returns what Bob is told when it is gone."""
-    guest = crew.connect("gateway-1", "worker-1", "/room?watch=me")
-    bob.do("client.join", "watch me")
+    guest = crew.connect("gateway-1", "worker-1", "/room?a=b")
+    bob.do("client.join", f"watch {guest.id}")
 
     def seen() -> dict[str, Any]:
         return dict(json.loads(bob.next()))
@@ -41,7 +41,7 @@ def test_a_client_says_why_it_goes(watched: Watched) -> None:
     closed = seen()
     assert (closed["code"], closed["reason"]) == (4001, "b\N{LATIN SMALL LETTER Y WITH DIAERESIS}e")
     assert (closed["id"], closed["uid"], closed["session"]) == (guest.id, "u1", {"notes": ["note"]})
-    assert (closed["path"], closed["query"], closed["online"]) == ("/room", {"watch": "me"}, False)
+    assert (closed["path"], closed["query"], closed["online"]) == ("/room", {"a": "b"}, False)
     assert (closed["event_id"], closed["redelivered"]) == (f"{guest.id}:8", False)  # connect, six calls, close
 
 

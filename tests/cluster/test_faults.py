@@ -64,18 +64,19 @@ class Traffic:
         self._heard += count
 
     def end(self) -> None:
-        """See that no client heard more, and each listener all, in order but for what was repeated."""
+        """See that no client heard more, that each was counted once, and each listener heard all, but for repetitions in order."""
         for heard in self._listened():
             assert list(dict.fromkeys(heard)) == [str(number) for number in range(self._said)]
 
     def end_without_repetition(self) -> None:
-        """See that no client heard more, and each listener all, once."""
+        """The same, without repetitions."""
         for heard in self._listened():
             assert heard == [str(number) for number in range(self._said)]
 
     def _listened(self) -> Iterator[list[str | bytes]]:
         for guest, listener in zip(self.talkers, self.listeners, strict=True):
             assert guest.got() == []
+            assert guest.call("about")["session"] == {"said": self._said}
             guest.do("flush")
             yield listener.got()
 
@@ -106,6 +107,21 @@ def test_what_a_killed_worker_had_is_handled_again_and_marked(crew: Crew) -> Non
     assert about["pid"] == survivor
     assert about["path"] == "/"
     assert guest.call("about")["redelivered"] is False
+
+
+def test_the_close_event_that_a_dead_worker_had_is_handled_by_another(crew: Crew) -> None:
+    watcher, guest = crew.connect("gateway-2", "worker-2"), crew.connect("gateway-1", "worker-1")
+    watcher.do("client.join", f"watch {guest.id}")
+    guest.do("client.bind", "u1")
+    guest.do("push", "note", 1)
+    crew.processes["worker-1"].signal(signal.SIGSTOP)
+
+    guest.connection.close(4000, "bye")
+    crew.kill("worker-1")
+
+    closed = json.loads(watcher.next())
+    assert (closed["id"], closed["code"], closed["reason"]) == (guest.id, 4000, "bye")
+    assert (closed["uid"], closed["session"], closed["redelivered"]) == ("u1", {"notes": ["note"]}, True)
 
 
 def test_a_worker_is_stopped_under_traffic_and_nothing_is_handled_twice(crew: Crew) -> None:
@@ -172,9 +188,9 @@ def test_a_register_dies_and_comes_back_and_nobody_notices(crew: Crew) -> None:
 
 
 def test_a_gateway_dies_and_the_others_go_on(crew: Crew) -> None:
-    ann, bob = crew.connect("gateway-1", "worker-1"), crew.connect("gateway-2", "worker-2", "/?watch=dead")
+    ann, bob = crew.connect("gateway-1", "worker-1"), crew.connect("gateway-2", "worker-2")
     bob.do("client.bind", "u1")
-    ann.do("client.join", "watch dead")
+    ann.do("client.join", f"watch {bob.id}")
 
     crew.kill("gateway-2")
 
@@ -197,9 +213,8 @@ def test_a_gateway_dies_and_the_others_go_on(crew: Crew) -> None:
 
 
 def test_a_gateway_that_stops_says_goodbye_and_close_handlers_run(crew: Crew) -> None:
-    ann = crew.connect("gateway-1", "worker-1")
-    bob = crew.connect("gateway-2", "worker-2", "/?watch=stop")
-    ann.do("client.join", "watch stop")
+    ann, bob = crew.connect("gateway-1", "worker-1"), crew.connect("gateway-2", "worker-2")
+    ann.do("client.join", f"watch {bob.id}")
     bob.do("push", "note", 1)
 
     crew.processes["gateway-2"].signal(signal.SIGTERM)

@@ -64,6 +64,17 @@ def test_all_events_of_a_client_go_to_one_worker(ann: Guest) -> None:
     assert [about["event_id"] for about in abouts] == [f"{ann.id}:{number}" for number in range(2, 102)]
 
 
+def test_a_client_that_says_more_than_is_handled_loses_nothing(ann: Guest) -> None:
+    """Past ``client_pending`` its socket is not read for a while."""
+    held = ann.send("hold", 0.2)
+    messages = [str(number).encode() for number in range(2000)]
+    for message in messages:
+        ann.connection.send(message)
+
+    ann.result(held)
+    assert [ann.next() for _ in range(2001)][1:] == messages
+
+
 def test_a_slow_handler_delays_its_own_client_alone(crew: Crew, ann: Guest) -> None:
     other = crew.connect("gateway-2", "worker-1")
     waits = ann.send("wait")
