@@ -47,6 +47,12 @@ class Gather:
         if self._waiting.pop(key, None) is not None:
             self._see()
 
+    def left(self, key: str) -> None:
+        """Take note that somebody left before it answered, and has nothing to say any more: it is not missing."""
+        if self._waiting.pop(key, None) is not None:
+            del self._names[key]
+            self._see()
+
     def give_up(self) -> None:
         """Wait for nobody any more: the deadline is over."""
         if self._waiting:

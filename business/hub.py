@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..common import messages as op
 from ..common.errors import PartialAnswer, Unreachable
-from ..common.link import Connector, LinkSettings, Node, Peer
+from ..common.link import LEFT, Connector, LinkSettings, Node, Peer
 from ..register.agent import Agent
 from .gather import Gather
 
@@ -263,8 +263,11 @@ class Hub:
             self._listener.lost(gateway)
         gateway.clients = {}
         for gather in list(self._gathers.values()):
-            gather.failed(gateway.key)
-        if gateway.gone:
+            if reason == LEFT:
+                gather.left(gateway.key)
+            else:
+                gather.failed(gateway.key)
+        if gateway.gone or reason == LEFT:
             self._let_go(gateway)
 
     def _members_changed(self, joined: list[Member], left: list[Member]) -> None:

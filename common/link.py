@@ -42,6 +42,7 @@ REFUSED_WAIT: Final = 5.0  #: seconds before a refused connector tries again
 MAX_PEERS: Final = 10_000
 MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet
 MAX_NAME: Final = 512  #: characters of a role, name or key
+LEFT: Final = "left"  #: the reason for which a peer is lost that said goodbye: this run of it does not come back
 _OF_LANE: Final = frozenset((wire.DATA, wire.PROBE, wire.NACK))
 # As plain numbers: enumerations cost more than the calls that they are for.
 _EVENTS: Final = int(zmq.EVENTS)
@@ -223,7 +224,7 @@ class _Link:
             elif kind == wire.NACK:
                 self.counters["lane.gaps"] += 1
         elif kind == wire.BYE:
-            self._lose(peer, "left")
+            self._lose(peer, LEFT)
         elif kind == wire.RESET:
             self._lose(peer, "the other end knows nothing of this lane any more")
         else:

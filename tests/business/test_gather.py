@@ -30,6 +30,16 @@ def test_who_fails_is_named() -> None:
     assert (gather.answers, gather.missing) == ([1], ["gateway-2"])
 
 
+def test_who_leaves_is_not_missed() -> None:
+    gather = Gather({"a": "gateway-1", "b": "gateway-2"})
+    gather.answered("a", 1)
+    gather.left("a")
+    gather.left("b")
+
+    assert gather.complete
+    assert (gather.answers, gather.missing) == ([1], [])
+
+
 def test_at_the_deadline_those_that_are_silent_are_named() -> None:
     gather = Gather({"a": "gateway-1", "b": "gateway-2", "c": "gateway-3"})
     gather.answered("b", None)
@@ -43,21 +53,28 @@ def test_a_question_to_nobody_is_complete() -> None:
     assert Gather({}).complete
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcx"), st.sampled_from(["answer", "fail", "give up"]))))
-def test_whatever_comes_the_end_is_told_once_and_everybody_is_an_answer_or_missing(
+@given(st.lists(st.tuples(st.sampled_from("abcx"), st.sampled_from(["answer", "fail", "leave", "give up"]))))
+def test_whatever_comes_the_end_is_told_once_and_everybody_is_an_answer_or_missing_or_left(
     happenings: list[tuple[str, str]],
 ) -> None:
     told: list[bool] = []
     gather = Gather({"a": "1", "b": "2", "c": "3"})
     gather.finished = lambda: told.append(True)
+    first: dict[str, str] = {}
     for key, what in happenings:
+        for concerned in "abc" if what == "give up" else key:
+            first.setdefault(concerned, what)
         if what == "answer":
             gather.answered(key, key)
         elif what == "fail":
             gather.failed(key)
+        elif what == "leave":
+            gather.left(key)
         else:
             gather.give_up()
 
     assert told == [True] * gather.complete
     if gather.complete:
-        assert len(gather.answers) + len(gather.missing) == 3
+        assert gather.answers == [key for key in "abc" if first[key] == "answer"]
+        failed = [key for key in "abc" if first[key] in ("fail", "give up")]
+        assert gather.missing == [{"a": "1", "b": "2", "c": "3"}[key] for key in failed]

@@ -152,10 +152,14 @@ class Process:
     def log(self) -> str:
         return self.path.read_text()
 
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
     def ready(self) -> Self:
         """Return when it serves."""
         deadline = time.monotonic() + PATIENCE
-        while self._popen.poll() is None and time.monotonic() < deadline:
+        while self.alive and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 told = notify.receive(self._ear) or {}
                 if "READY" in told:

@@ -222,7 +222,10 @@ def test_a_gateway_that_stops_says_goodbye_and_close_handlers_run(crew: Crew) ->
     assert bob.closed() == (1012, "the gateway restarts")
     closed = json.loads(ann.next())
     assert (closed["id"], closed["code"], closed["session"]) == (bob.id, 1012, {"notes": ["note"]})
+    while crew.processes["gateway-2"].alive:  # it leaves before a question, while it is under way, or after it
+        assert ann.call("get_all_client_id_list") == [ann.id]
     assert crew.ended("gateway-2") == 0
+    assert ann.call("get_all_client_id_list") == [ann.id]
 
 
 def test_the_timer_of_one_moves_when_its_worker_dies(crew: Crew) -> None:
