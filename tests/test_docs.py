@@ -59,6 +59,17 @@ def test_every_public_call_and_attribute_is_described(cls: type) -> None:
     assert public - internal <= described
 
 
+def test_calls_are_described_as_they_are() -> None:
+    rows = re.findall(r"^\| `(\w+)\((.*?)\)` \|", (DOCS / "api.md").read_text(), re.MULTILINE)
+    calls = [(name, given) for name, given in rows if hasattr(App, name)]
+
+    assert len(calls) > 30
+    for name, given in calls:
+        parameters = list(inspect.signature(getattr(App, name)).parameters.values())[1:]
+        shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
+        assert (name, given.replace('"', "'")) == (name, ", ".join(shown))
+
+
 def test_every_public_name_is_described() -> None:
     text = (DOCS / "api.md").read_text()
 
