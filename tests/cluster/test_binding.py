@@ -159,6 +159,9 @@ def test_who_is_gone_is_bound_to_nothing_and_joins_nothing(ann: Guest, gone: str
         ("get_uid_by_client_id", "nobody"),
         ("get_session", "nobody"),
         ("send_to_all", "x", ["nobody"]),
+        ("send_to_all", "x", None, "nobody"),
+        ("send_to_all", "x", [], ["nobody"]),
+        ("send_to_group", "g", "x", ["nobody"]),
     ],
 )
 def test_what_is_no_client_id_is_an_error(ann: Guest, call: tuple[Any, ...]) -> None:
