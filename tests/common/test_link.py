@@ -67,10 +67,11 @@ class Owner:
     async def collects(self, count: int) -> list[Message]:
         """Return the next so many messages; nothing else may be told meanwhile."""
         messages: list[Message] = []
-        while len(messages) < count:
-            what, batch = await self.next()
-            assert what == "received", batch
-            messages += batch
+        async with asyncio.timeout(PATIENCE):
+            while len(messages) < count:
+                what, batch = await self.told.get()
+                assert what == "received", batch
+                messages += batch
         return messages
 
 
@@ -263,6 +264,18 @@ async def test_questions_and_answers_never_stall(town: Town) -> None:
         await below.hears(("received", [[number]]))
 
 
+async def test_who_reads_in_small_bites_reads_on(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BURST", 1)
+    above, _, _, connector = await town.pair(LinkSettings(probe_interval=PATIENCE, dead_after=2 * PATIENCE))
+
+    for number in range(20):
+        connector.peer.send([number])
+        connector.peer.flush()
+    time.sleep(0.1)  # noqa: ASYNC251  # they come while nobody reads: one signal is all that there is
+
+    assert await above.collects(20) == [[number] for number in range(20)]
+
+
 async def test_peers_of_one_acceptor_are_told_apart(town: Town) -> None:
     above, first, second = Owner(), Owner(), Owner()
     town.acceptor(above)
@@ -338,9 +351,10 @@ async def test_a_dead_acceptor_is_noticed_and_joined_when_it_is_back(town: Town)
     await below.hears(("joined", "gateway gateway-1"))
 
 
-async def test_a_stopped_process_finds_its_lane_superseded(town: Town) -> None:
+@pytest.mark.parametrize("long", [False, True])
+async def test_a_stopped_process_finds_its_lane_superseded(town: Town, *, long: bool) -> None:
     above = Owner()
-    town.acceptor(above)
+    acceptor = town.acceptor(above)
     code = """if True:
         import asyncio, sys
         from gatecrew.common.link import Connector, LinkSettings, Node
@@ -363,6 +377,9 @@ async def test_a_stopped_process_finds_its_lane_superseded(town: Town) -> None:
 
     process.send_signal(signal.SIGSTOP)
     await above.hears(("lost", "silent for 0.4 s"))
+    while long and not acceptor.counters["link.unroutable"]:  # until its connection is given up, too
+        acceptor._transmit_to(b"S", wire.frame(wire.RESET, 0))
+        await asyncio.sleep(0.01)
     process.send_signal(signal.SIGCONT)
 
     async with asyncio.timeout(PATIENCE):
@@ -431,7 +448,7 @@ async def test_nothing_piles_up_for_an_acceptor_that_is_away(town: Town, monkeyp
     connector = town.connector(owner)
     for _ in range(20):
         connector._hello()
-    connector._renew_at = 0.0
+    connector._renew_at = connector.loop.time()  # no answer came in time
     connector._hello()
 
     raw = town.router()
