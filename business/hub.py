@@ -104,6 +104,10 @@ class Hub:
             node, settings, registers, announce=False, stats=stats or dict, changed=self._members_changed
         )
 
+    def counts(self) -> Counter[str]:
+        """Return what was counted here and on the links that there are."""
+        return sum((gateway.connector.counters for gateway in self.gateways.values()), self.counters)
+
     async def close(self) -> None:
         """Tell everybody goodbye; what was commanded before still leaves."""
         self.flush()

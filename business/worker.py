@@ -149,7 +149,7 @@ class Worker:
             "queue": runner.queued + runner.suspended,
             "errors": runner.counters["handler.errors"],
             **runner.counters,
-            **hub.counters,
+            **hub.counts(),
         }
 
     # What the links tell

@@ -55,28 +55,29 @@ def check_link_address(address: str, *, secret: str, insecure: bool, where: str)
         )
 
 
-def proof(secret: str, speaker_key: str, listener_key: str, purpose: str) -> bytes:
+def proof(secret: str, speaker_key: str, lane: str, purpose: str) -> bytes:
     """Return what the speaker shows to the listener to prove that it knows the secret of the cluster.
 
-    Both keys are new at each start of a process, so a proof that was overheard is of no use towards another process or in the
-    other direction. Without a secret the proof is empty.
+    The key is new at each start of a process and the lane with each connection, so a proof that was overheard says nothing of
+    another process, and nothing in the other direction. Whoever overhears a greeting may repeat it, though: a secret tells
+    clusters apart and keeps strangers out, on a network that is private. Without a secret the proof is empty.
 
     Args:
         secret: the ``secret`` of ``[cluster]``; "" for none.
         speaker_key: the key of the process that proves.
-        listener_key: the key of the process that it talks to.
+        lane: the number of the lane that is to begin.
         purpose: what the proof is for; a proof for one purpose is none for another.
     """
     if not secret:
         return b""
     # each part is preceded by its length, so that no two lists of parts give the same bytes
-    parts = (part.encode() for part in (purpose, speaker_key, listener_key))
+    parts = (part.encode() for part in (purpose, speaker_key, lane))
     return hmac.digest(secret.encode(), b"".join(b"%d:%s" % (len(part), part) for part in parts), "sha256")
 
 
-def proves(given: bytes, secret: str, speaker_key: str, listener_key: str, purpose: str) -> bool:
+def proves(given: bytes, secret: str, speaker_key: str, lane: str, purpose: str) -> bool:
     """Tell whether ``given`` is the :func:`proof` of these; without a secret only an empty one is."""
-    return hmac.compare_digest(given, proof(secret, speaker_key, listener_key, purpose))
+    return hmac.compare_digest(given, proof(secret, speaker_key, lane, purpose))
 
 
 def check_run_dir(path: Path, *, where: str) -> None:

@@ -112,7 +112,9 @@ class Gateway:
             "queue": self._dispatch.queued,
             "workers": len(self._dispatch.workers),
             "redelivered": self._dispatch.redelivered,
+            "misrouted": self._dispatch.misrouted,
             **self.counters,
+            **(self._acceptor.counters if self._acceptor is not None else {}),
         }
 
     # What the listener tells
