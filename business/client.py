@@ -221,8 +221,11 @@ class Client(ClientHandle):
         self.session.update(changed)
         self._packed = wire.pack({**wire.unpack(self._packed), **changed})
 
-    def session_change(self) -> Message | None:
+    def session_change(self, *, copy: bool = False) -> Message | None:
         """Return the command that saves what was changed in :attr:`session`, if anything was.
+
+        Args:
+            copy: go on with a copy, so that objects which the handler put there and keeps elsewhere are no part of it.
 
         Raises:
             TypeError, ValueError: if the session holds what it cannot hold.
@@ -234,6 +237,8 @@ class Client(ClientHandle):
             if wire.pack(session) == self._packed:
                 return None
         new = session_map(session)
+        if copy:
+            self._session = None
         old = wire.unpack(self._packed)
         changed = {
             key: value for key, value in new.items() if key not in old or wire.pack(old[key]) != wire.pack(value)

@@ -325,7 +325,7 @@ class Runner:
         if not turn.number or client is None:
             return None
         try:
-            own, others = turn.take()
+            own, others = turn.take(last=True)
         except (TypeError, ValueError) as error:
             return error
         turn.over = True

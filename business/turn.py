@@ -59,14 +59,17 @@ class Turn:
         if self._saved is None and self.client is not None:
             self._saved = self.client.saved()
 
-    def take(self) -> tuple[list[Message], list[tuple[str | None, Message]]]:
+    def take(self, *, last: bool = False) -> tuple[list[Message], list[tuple[str | None, Message]]]:
         """Return and forget what was recorded: for the own gateway, and for others.
+
+        Args:
+            last: whether the handler has ended, and with it its hold on ``client.session``.
 
         Raises:
             TypeError, ValueError: if the session was changed to what it cannot hold.
         """
         if self.client is not None:
-            change = self.client.session_change()
+            change = self.client.session_change(copy=last)
             if change is not None:
                 self.own.append(change)
         taken = self.own, self.others

@@ -62,6 +62,20 @@ class TestChangesOfTheClient:
         assert own == [[27, client.id, {"name": "ann"}, [], True]]
         assert turn.take() == ([], []), "it is saved once"
 
+    def test_what_a_handler_keeps_of_the_session_is_no_part_of_it_when_it_has_ended(self) -> None:
+        """A list put into the session that grew afterwards was saved with the client's next event."""
+        client = make_client(Recorder(), HERE)
+        kept: list[int] = []
+        client.session["list"] = kept
+        Turn(client, 7).take()
+        kept.append(1)
+        own, _ = Turn(client, 7).take(last=True)
+        assert own[0][2] == {"list": [1]}
+        kept.append(2)
+
+        assert client.session == {"list": [1]}
+        assert Turn(client, 8).take() == ([], [])
+
     def test_an_undone_turn_leaves_uid_and_session_as_they_were(self) -> None:
         client = make_client(Recorder(), HERE)
         client.rebind("ann")
