@@ -92,5 +92,10 @@ class Client:
         self.told = STRANGER
         self.applied = 0  # changes of uid and session that its worker made and this gateway applied
 
+    @property
+    def path(self) -> str:
+        """The path of its URL, decoded, without the query: for routers."""
+        return self.introduction[0]  # type: ignore[no-any-return]
+
     def __repr__(self) -> str:
         return f"client {self.id}"

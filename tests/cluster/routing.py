@@ -16,7 +16,7 @@ log = logging.getLogger("routing")
 
 def by_path(client: Client, workers: Sequence[Port]) -> Port:
     """Choose the worker that the path of the client names."""
-    name = client.introduction[0].removeprefix("/")
+    name = client.path.removeprefix("/")
     return next(worker for worker in workers if worker.name == name)
 
 
