@@ -259,7 +259,11 @@ class Hub:
     def lost(self, peer: Peer, reason: str) -> None:
         """A link is gone."""
         gateway: Gateway = peer.owner_data
-        _log.info("lost %s: %s", gateway, reason)
+        if peer.unsure and reason != LEFT:
+            self.counters["batches.unsure"] += peer.unsure
+            _log.warning("lost %s: %s; batches that may not have arrived there: %d", gateway, reason, peer.unsure)
+        else:
+            _log.info("lost %s: %s", gateway, reason)
         gateway.alive = False
         gateway.late, gateway.acks = [], []
         gateway.full = False

@@ -86,7 +86,7 @@ class Owner(Protocol):
 class Peer:
     """The process at the other end of a link."""
 
-    __slots__ = ("_link", "identity", "key", "lane", "marked", "name", "out", "owner_data", "role")
+    __slots__ = ("_link", "identity", "key", "lane", "marked", "name", "out", "owner_data", "role", "unsure")
 
     def __init__(self, link: _Link, identity: bytes) -> None:
         self._link = link
@@ -97,6 +97,7 @@ class Peer:
         self.lane: Lane | None = None
         self.out: list[Message] = []  # this turn's batch; who flushes it itself may append to it directly
         self.marked = False  # whether a flush is on its way
+        self.unsure = 0  # batches that had not been acknowledged when the last lane was lost: they may not have arrived
         self.owner_data: Any = None  # the owner's own record of this peer
 
     def __repr__(self) -> str:
@@ -257,6 +258,7 @@ class _Link:
 
     def _lose(self, peer: Peer, reason: str) -> None:
         """End the lane and tell the owner."""
+        peer.unsure = bool(peer.out) + (len(peer.lane.unacked) if peer.lane is not None else 0)
         peer.lane = None
         peer.out.clear()
         self.counters["link.lost"] += 1

@@ -860,6 +860,18 @@ async def test_a_peer_is_full_until_it_has_acknowledged_enough(town: Town) -> No
     assert await above.collects(1) == [[1, bytes(1000)]]
 
 
+async def test_what_may_not_have_arrived_when_a_lane_ends_is_counted(town: Town) -> None:
+    above, below, acceptor, connector = await town.pair()
+    connector.peer.send([1])
+    connector.peer.flush()
+    connector.peer.send([2])
+    connector.give_up(connector.peer, "for a test")
+    await below.hears(("lost", "for a test"))
+
+    assert below.peer.unsure == 2
+    assert above.peer.unsure == 0
+
+
 async def test_only_so_much_waits_for_a_link_that_is_not_up(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 2)
     connector = town.connector(Owner())
