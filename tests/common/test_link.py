@@ -861,7 +861,7 @@ async def test_a_peer_is_full_until_it_has_acknowledged_enough(town: Town) -> No
 
 
 async def test_what_may_not_have_arrived_when_a_lane_ends_is_counted(town: Town) -> None:
-    above, below, acceptor, connector = await town.pair()
+    above, below, _, connector = await town.pair()
     connector.peer.send([1])
     connector.peer.flush()
     connector.peer.send([2])
