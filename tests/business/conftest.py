@@ -16,11 +16,14 @@ from gatecrew.register.agent import link_settings
 from gatecrew.register.server import Register
 from websockets.asyncio.client import ClientConnection, connect
 
+from .waiting import until
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from gatecrew import App
+    from gatecrew.business.hub import Gateway as Link
 
 
 class House:
@@ -41,7 +44,7 @@ class House:
         )
 
     async def start(self) -> None:
-        """Start the register and the gateway."""
+        """Start the register and the gateway, and return when the one knows the other."""
         node = Node("register", "register-1", new_key())
         register = Register(node, link_settings(self.config), self.config.cluster.register_addresses()[0])
         await register.start()
@@ -49,12 +52,15 @@ class House:
         self.gateway = Gateway(self.config, "gateway-1")
         self.url = await self.gateway.start()
         self._stack.push_async_callback(self.gateway.stop)
+        agent = self.gateway._agent
+        await until(lambda: agent is not None and agent.members)
 
     async def work(self, app: App, name: str = "worker-1", **settings: Any) -> Worker:
-        """Start a worker, with these settings of ``[worker]``; it is stopped at the end."""
+        """Start a worker, with these settings of ``[worker]``; it is stopped at the end. Return it linked to the gateway."""
         worker = Worker(self._configure(settings), name, app)
         self._stack.push_async_callback(worker.stop)
         await worker.start()
+        await until(lambda: any(link.alive for link in worker._hub.gateways.values()))
         return worker
 
     @contextlib.asynccontextmanager
@@ -62,6 +68,30 @@ class House:
         """Connect a client."""
         async with connect(self.url + path, compression=None, proxy=None) as client:
             yield client
+
+    def link(self, worker: Worker) -> Link:
+        """Return the gateway as the worker sees it."""
+        (link,) = worker._hub.gateways.values()
+        return link
+
+    @contextlib.contextmanager
+    def full(self, worker: Worker) -> Iterator[None]:
+        """Let the gateway be too far behind to take commands of the worker."""
+        lane = self.link(worker).peer.lane
+        assert lane is not None, "the worker is linked"
+        limit, lane.limit = lane.limit, -1
+        try:
+            yield
+        finally:
+            lane.limit = limit
+
+    async def cut(self, worker: Worker) -> None:
+        """End the lane to a worker as the gateway does when it is silent; the worker begins another by itself."""
+        acceptor = self.gateway._acceptor
+        assert acceptor is not None, "the gateway has started"
+        link = self.link(worker)
+        acceptor.give_up(next(peer for peer in acceptor._peers() if peer.key == worker._key), "cut by a test")
+        await until(lambda: not link.alive)
 
     async def stop(self) -> None:
         """Stop everything, the last first."""

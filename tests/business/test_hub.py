@@ -17,8 +17,10 @@ from gatecrew.common.messages import Ask
 from gatecrew.register.agent import Agent
 from gatecrew.register.server import Register
 
+from .waiting import until
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from gatecrew.business.hub import Gateway
@@ -108,12 +110,6 @@ async def stage(run_dir: Path) -> AsyncIterator[Stage]:
         yield stage
     finally:
         await stage.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # nobody tells when it is
-            await asyncio.sleep(0.005)
 
 
 async def test_commands_for_the_own_gateway_leave_in_one_batch_with_the_ack(stage: Stage) -> None:
