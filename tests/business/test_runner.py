@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gatecrew import App, Client, HandlerTimeout, TurnDropped
+import pytest
+from gatecrew import App, Client, Cluster, HandlerTimeout, PartialAnswer, TurnDropped, Unreachable
+from gatecrew.business import runner
+
+from .waiting import until
 
 if TYPE_CHECKING:
-    import pytest
-
     from .conftest import House
 
 Errors = Callable[[], list[str]]
@@ -121,6 +124,52 @@ class TestTasks:
             assert [await client.recv() for _ in range(3)] == ["0", "1", "2"]
             go.set()
             assert await client.recv() == "later"
+
+    async def test_what_tasks_of_a_failed_handler_command_later_is_sent(self, house: House) -> None:
+        """It was recorded into the turn that had failed, and nobody let that go any more."""
+        app = App()
+        go = asyncio.Event()
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def later(client: Client) -> None:
+            await go.wait()
+            client.send("later")
+
+        @app.on_message
+        async def start(client: Client, data: str) -> None:
+            if data == "fail":
+                tasks.add(asyncio.create_task(later(client)))
+                raise ValueError(data)
+            client.send(data)
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("fail")
+            await client.send("next")
+            assert await client.recv() == "next"
+            go.set()
+            assert await client.recv() == "later"
+
+    async def test_a_handler_that_cancels_its_own_task_stops_nobody_else(self, house: House, errors: Errors) -> None:
+        """Its task was the one that takes the events of all clients, and nobody took its place."""
+        app = App()
+
+        @app.on_message
+        async def cancel(client: Client, data: str) -> None:
+            if data == "cancel":
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            client.send(data)
+
+        await house.work(app)
+        async with house.client() as one, house.client() as other:
+            await one.send("cancel")
+            assert await one.recv() == "cancel"
+            await other.send("other")
+            assert await other.recv() == "other"
+
+        assert errors() == ["the task that takes events ended; another takes over"]
 
 
 class TestOrder:
@@ -231,6 +280,70 @@ class TestOrder:
 
             assert await client.recv() == "hello True"
 
+    async def test_nothing_overtakes_what_is_held_for_a_gateway_that_did_not_keep_up(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As soon as any client's ack found room again, new events were handled before those that were held."""
+        monkeypatch.setattr(runner, "HELD", 3600)  # it is looked at below
+        app = App()
+        began, go = asyncio.Event(), asyncio.Event()
+        seen: list[str] = []
+
+        @app.on_message
+        async def note(client: Client, data: str) -> None:
+            if data == "wait":
+                began.set()
+                await go.wait()
+            seen.append(data)
+            client.send(data)
+
+        worker = await house.work(app)
+        link = house.link(worker)
+        async with house.client() as client, house.client() as waiter:
+            await waiter.send("wait")
+            await began.wait()
+            await client.send("0")
+            await client.recv()
+            with house.full(worker):
+                await client.send("1")
+                await client.recv()
+                assert link.full
+                await client.send("2")
+                await until(lambda: worker._runner._held)
+            go.set()
+            assert await waiter.recv() == "wait"  # so its ack has left, and found room
+            await client.send("3")
+            await until(lambda: worker._runner.queued == 2 or "3" in seen)
+            worker._runner._look_at(link)
+
+            assert [await client.recv(), await client.recv()] == ["2", "3"]
+
+    async def test_a_worker_stops_at_once_when_the_gateway_of_all_that_is_left_is_lost(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody told it that nothing was left, and it waited until its time was over."""
+        monkeypatch.setattr(runner, "HELD", 3600)
+        app = App()
+
+        @app.on_message
+        async def say(client: Client, data: str) -> None:
+            client.send(data)
+
+        worker = await house.work(app, drain_timeout=10)
+        async with house.client() as client:
+            await client.send("0")
+            await client.recv()
+            with house.full(worker):
+                await client.send("1")
+                await client.recv()
+                await client.send("2")
+                await until(lambda: worker._runner._held)
+                stopping = asyncio.create_task(worker.stop())
+                await until(lambda: worker._runner._idle)
+                await house.cut(worker)
+
+            await asyncio.wait_for(stopping, 5)
+
 
 class TestFailures:
     async def test_nothing_that_a_failed_handler_commanded_is_sent(self, house: House, errors: Errors) -> None:
@@ -329,6 +442,118 @@ class TestFailures:
             assert await client.recv() == "ok"
         assert len(errors()) == 2
 
+    async def test_an_error_that_is_false_is_a_failure_too(self, house: House, errors: Errors) -> None:
+        """An exception with a length of 0 was taken for none, and what its handler had commanded was sent."""
+
+        class Empty(Exception):
+            def __len__(self) -> int:
+                return 0
+
+        app = App()
+
+        @app.on_message
+        async def fail(client: Client, data: str) -> None:
+            client.send(data)
+            if data == "fail":
+                raise Empty
+
+        await house.work(app)
+        async with house.client() as client:
+            await client.send("fail")
+            await client.send("ok")
+
+            assert await client.recv() == "ok"
+        assert len(errors()) == 1
+
+    @pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+    async def test_an_error_handler_gives_its_slot_back_whatever_it_raises(
+        self, house: House, errors: Errors, error: type[BaseException]
+    ) -> None:
+        """A cancellation or an exit in it ended the task before the client's next event and the slot were let go."""
+        app = App()
+
+        @app.on_message
+        async def fail(client: Client, data: str) -> None:
+            if data == "fail":
+                raise ValueError(data)
+            client.send(data)
+
+        @app.on_error
+        async def fail_too(client: Client | None, _: Exception) -> None:
+            raise error
+
+        await house.work(app, concurrency=1)
+        async with house.client() as client:
+            await client.send("fail")
+            await client.send("ok")
+
+            assert await client.recv() == "ok"
+        assert len(errors()) == 2
+
+    async def test_an_error_handler_gives_its_slot_back_when_the_gateway_is_lost_meanwhile(self, house: House) -> None:
+        """It was cancelled like a handler, and with it what lets the slot go."""
+        app = App()
+        inside, go = asyncio.Event(), asyncio.Event()
+
+        @app.on_message
+        async def fail(client: Client, data: str) -> None:
+            if data == "fail":
+                raise ValueError(data)
+            client.send(data)
+
+        @app.on_error
+        async def wait(client: Client | None, error: Exception) -> None:
+            inside.set()
+            await go.wait()
+
+        worker = await house.work(app, concurrency=1)
+        async with house.client() as client, house.client() as other:
+            await client.send("fail")
+            await inside.wait()
+            await house.cut(worker)
+            go.set()
+            await other.send("other")
+
+            assert await other.recv() == "other"
+
+    async def test_mistakes_in_arguments_are_raised_and_the_lane_goes_on(self, house: House) -> None:
+        """They were found where a whole batch is packed: the lane ended, and the event came again to do it again."""
+
+        class Number:
+            id = 5
+
+        app = App()
+        deep: list[object] = []
+        for _ in range(1022):  # of lists, of which msgpack takes 1023; in a batch they are deeper
+            deep = [deep]
+        mistakes: dict[str, Callable[[Client], object]] = {
+            "a reason in bytes": lambda client: client.close(reason=b"bye"),  # type: ignore[arg-type]
+            "a code with a point": lambda client: client.close(code=3000.0),  # type: ignore[arg-type]
+            "half a character": lambda client: app.send_to_all("no", exclude=["\ud800"]),
+            "an id that is a number": lambda client: app.send_to_all("no", exclude=Number()),  # type: ignore[arg-type]
+            "a deep session": lambda client: client.session.update(deep=deep),
+        }
+
+        @app.on_message
+        async def go_wrong(client: Client, data: str) -> None:
+            mistakes[data](client)
+            client.send("taken")
+
+        @app.on_error
+        async def tell(client: Client | None, error: Exception) -> None:
+            assert client is not None
+            client.send(type(error).__name__)
+
+        worker = await house.work(app)
+        lane = house.link(worker).peer.lane
+        async with house.client() as client:
+            for mistake in mistakes:
+                await client.send(mistake)
+            told = [await client.recv() for _ in mistakes]
+
+        assert told == ["TypeError", "TypeError", "ClientIdError", "TypeError", "ValueError"]
+        assert house.link(worker).peer.lane is lane is not None
+
     async def test_a_session_that_cannot_be_kept_is_a_failure(self, house: House, errors: Errors) -> None:
         app = App()
 
@@ -409,6 +634,67 @@ class TestTimeLimit:
         assert worker._runner.counters["handler.abandoned"] == 1
         assert len(errors()) == 1
 
+    async def test_an_event_is_answered_once_though_its_error_handler_takes_its_time(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The error handler of a cancelled handler was taken for that: both ended the event, and its second ack the lane."""
+        monkeypatch.setattr(runner, "GRACE", 0.01)
+        app = App()
+        told: list[Exception] = []
+
+        @app.on_message
+        async def hang(client: Client, data: str) -> None:
+            if data == "hang":
+                await asyncio.Event().wait()
+            client.send(data)
+
+        @app.on_error
+        async def tell(client: Client | None, error: Exception) -> None:
+            told.append(error)
+            await asyncio.sleep(runner.GRACE)  # the handler's began before
+            assert client is not None
+            client.send("sorry")
+
+        worker = await house.work(app, handler_timeout=0.3)
+        lane = house.link(worker).peer.lane
+        async with house.client() as client:
+            await client.send("hang")
+            assert await client.recv() == "sorry"
+            await client.send("next")
+            assert await client.recv() == "next"
+
+        assert len(told) == 1
+        assert worker._runner.suspended == 0
+        assert house.link(worker).peer.lane is lane is not None
+
+    async def test_a_handler_that_was_given_up_lets_nothing_go(self, house: House) -> None:
+        """What it had commanded before its gateway was lost left when it asked something, and again from the next worker."""
+        app = App()
+        began, refused = asyncio.Event(), asyncio.Event()
+
+        @app.on_message
+        async def ask(client: Client, data: str) -> None:
+            if data == "ask" and not client.redelivered:
+                client.send("no")
+                began.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    with pytest.raises(TurnDropped):
+                        await app.get_all_client_id_count()
+                    refused.set()
+            client.send(data)
+
+        worker = await house.work(app)
+        async with house.client() as client:
+            await client.send("ask")
+            await began.wait()
+            await house.cut(worker)
+            await client.send("next")
+
+            assert [await client.recv(), await client.recv()] == ["ask", "next"]
+        assert refused.is_set()
+
     async def test_a_thread_that_takes_too_long_cannot_be_stopped_but_sends_nothing(self, house: House) -> None:
         app = App()
         go, refused = threading.Event(), threading.Event()
@@ -431,6 +717,63 @@ class TestTimeLimit:
             assert await client.recv() == "next"
             go.set()
             assert await asyncio.to_thread(refused.wait, 5)
+
+    async def test_a_thread_that_takes_too_long_does_not_change_how_its_client_is_seen(self, house: House) -> None:
+        """The uid that it could not bind stayed with the client here, and no other one was learned ever after."""
+        app = App()
+        go, refused = threading.Event(), threading.Event()
+
+        @app.on_message
+        def bind(client: Client, data: str) -> None:
+            if data == "hang":
+                go.wait(5)
+                try:
+                    client.bind("no")
+                except TurnDropped:
+                    refused.set()
+                    raise
+            client.send(f"{client.id} {client.uid}")
+
+        await house.work(app, handler_timeout=0.05)
+        async with house.client() as client:
+            await client.send("hang")
+            await client.send("see")
+            client_id = str(await client.recv()).split()[0]
+            go.set()
+            assert await asyncio.to_thread(refused.wait, 5)
+            async with Cluster(house.config) as cluster:
+                cluster.bind_uid(client_id, "ann")
+            await client.send("see")
+
+            assert await client.recv() == f"{client_id} ann"
+
+
+class TestFlush:
+    async def test_uid_and_session_stay_the_gateways_though_it_does_not_keep_up(self, house: House) -> None:
+        """They were changed here and not there, as their commands were discarded, and nothing was learned ever after."""
+        app = App()
+
+        @app.on_message
+        async def change(client: Client, data: str) -> None:
+            if data == "change":
+                client.bind("ann")
+                client.session["n"] = 1
+                with house.full(worker), contextlib.suppress(PartialAnswer, Unreachable):
+                    await app.flush()
+            client.send(f"{client.id} {client.uid} {client.session}")
+
+        worker = await house.work(app)
+        async with house.client() as client, Cluster(house.config) as cluster:
+            await client.send("change")
+            client_id = str(await client.recv()).split()[0]
+            assert await cluster.get_uid_by_client_id(client_id) == "ann"
+            assert await cluster.get_session(client_id) == {"n": 1}
+            cluster.bind_uid(client_id, "bob")
+            cluster.set_session(client_id, {"n": 2})
+            await cluster.flush()
+            await client.send("see")
+
+            assert await client.recv() == f"{client_id} bob {{'n': 2}}"
 
 
 class TestThreads:
