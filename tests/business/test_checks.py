@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 from gatecrew.business import checks
+from gatecrew.common import messages as op
+from gatecrew.common import wire
 from gatecrew.common.errors import ClientIdError
 from gatecrew.common.ids import new_client_id
 
@@ -84,3 +87,16 @@ class TestSessionMap:
     def test_keys_are_text_and_numbers_have_64_bits(self, session: Any) -> None:
         with pytest.raises(ValueError, match="session"):
             checks.session_map(session)
+
+    def test_what_is_taken_is_not_too_deep_for_any_message(self) -> None:
+        """A session just deep enough to be packed by itself was taken, and ended the lane that it was to travel on."""
+        deepest: object = None
+        session: dict[str, Any] = {"deep": []}
+        with contextlib.suppress(ValueError):
+            while True:
+                deepest = checks.session_map(session)
+                session = {"deep": [session["deep"]]}
+
+        # the answer to the question for the sessions of all clients; too deep for Python to compare
+        (payload,) = wire.encode([[op.ANSWER, 1, {new_client_id("aaaaaaaa"): deepest}]])
+        assert wire.encode(wire.decode(wire.frame(wire.DATA, 1, payload=payload))) == [payload]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,6 +84,32 @@ def test_what_is_no_client_is_refused_and_nothing_is_sent(call: str, args: tuple
 def test_a_close_code_that_may_not_be_sent_is_refused(code: int) -> None:
     with pytest.raises(ValueError, match="expected 1000 or one from 3000 to 4999"):
         Recorder().close_client(ONE, code=code)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "wrong"),
+    [(1000, b"bye", "a reason is a str, not bytes"), (3000.0, "", "'float'"), ("3000", "", "'str'")],
+)
+def test_a_code_is_a_whole_number_and_a_reason_is_text(code: Any, reason: Any, wrong: str) -> None:
+    """A code of 3000.0, or a reason in bytes, was taken, and the gateway then refused the worker that it came from."""
+    api = Recorder()
+    with pytest.raises(TypeError, match=wrong):
+        api.close_client(ONE, code=code, reason=reason)
+
+    assert api.commands == []
+
+
+@pytest.mark.parametrize("call", ["send_to_all", "send_to_group"])
+def test_who_is_left_out_has_an_id_that_can_be_sent(call: str) -> None:
+    """Text that UTF-8 cannot say, or the number of a user of the application, was taken and ended the lane to each gateway."""
+    api = Recorder()
+    send = partial(getattr(api, call), *([] if call == "send_to_all" else ["group"]), "hi")
+    with pytest.raises(ClientIdError):
+        send(exclude=["\ud800"])
+    with pytest.raises(TypeError, match="a client is a Client or its id, not SimpleNamespace"):
+        send(exclude=SimpleNamespace(id=5))
+
+    assert api.commands == []
 
 
 def test_a_client_may_stand_for_its_id() -> None:
