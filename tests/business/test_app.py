@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gatecrew
 import pytest
 from gatecrew import App, AppError, Client
+
+if TYPE_CHECKING:
+    from .conftest import House
 
 
 def test_a_decorator_gives_back_what_it_was_given() -> None:
@@ -59,6 +62,30 @@ def test_more_parameters_with_defaults_are_fine() -> None:
     App().on_message(lambda client, data, more=1, *rest, **options: None)
     App().on_message(functools.partial(lambda more, client, data: None, 1))
     App().on_start(print)
+
+
+async def test_an_async_handler_behind_a_decorator_that_is_not_is_awaited(house: House) -> None:
+    """It was run in a thread like a def handler, and what that returned, a coroutine, was thrown away."""
+
+    def plain(function: Any) -> Any:
+        @functools.wraps(function)
+        def call(*args: object) -> object:
+            return function(*args)
+
+        return call
+
+    app = App()
+
+    @app.on_message
+    @plain
+    async def say(client: Client, data: str) -> None:
+        client.send(data)
+
+    await house.work(app)
+    async with house.client() as client:
+        await client.send("hello")
+
+        assert await client.recv() == "hello"
 
 
 def test_a_timer_needs_some_seconds_and_a_function_without_parameters() -> None:
