@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 
 from ..common.errors import AppError
-from .client import Api, Client
+from .client import Api, Client, Request
 from .turn import Turn, current_turn
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Function = Callable[..., Any]
 F = TypeVar("F", bound=Function)
+Plain = TypeVar("Plain", bound="Callable[[], object]")
+OnConnect = TypeVar("OnConnect", bound="Callable[[Client, Request], object]")
+OnMessage = TypeVar("OnMessage", bound="Callable[[Client, Any], object]")  # whoever expects only text may say so
+OnClose = TypeVar("OnClose", bound="Callable[[Client, int, str], object]")
+OnError = TypeVar("OnError", bound="Callable[[Client | None, Any], object]")
 
 #: Kinds of handlers and what they are called with.
 KINDS: Final = {
@@ -81,30 +86,23 @@ class App(Api):
         self._included: list[App] = []
         self._runtime: Runtime | None = None
         if handlers is not None:
-            given = [(kind, getattr(handlers, f"on_{kind}", None)) for kind in KINDS]
-            if not any(method for _, method in given):
-                raise AppError(
-                    f"App({handlers!r}): it has none of the methods {', '.join(f'on_{kind}' for kind in KINDS)}"
-                )
-            for kind, method in given:
-                if method is not None:
-                    self._add(kind, method)
+            self._add_methods(handlers)
 
     # Handlers
 
-    def on_start(self, function: F) -> F:
+    def on_start(self, function: Plain) -> Plain:
         """Let ``function()`` be called on each worker before it takes events. If it fails, the worker does not start."""
         return self._add("start", function)
 
-    def on_connect(self, function: F) -> F:
+    def on_connect(self, function: OnConnect) -> OnConnect:
         """Let ``function(client, request)`` be called when a client has connected."""
         return self._add("connect", function)
 
-    def on_message(self, function: F) -> F:
+    def on_message(self, function: OnMessage) -> OnMessage:
         """Let ``function(client, data)`` be called for each message: a str if it came as text, bytes if as binary."""
         return self._add("message", function)
 
-    def on_close(self, function: F) -> F:
+    def on_close(self, function: OnClose) -> OnClose:
         """Let ``function(client, code, reason)`` be called when a client is gone.
 
         The code is that of the close frame (RFC 6455, section 7.4): 1006 if there was none. The client has left its groups and
@@ -112,18 +110,18 @@ class App(Api):
         """
         return self._add("close", function)
 
-    def on_error(self, function: F) -> F:
+    def on_error(self, function: OnError) -> OnError:
         """Let ``function(client, error)`` be called when a handler failed. ``client`` is None if it was a timer's.
 
         What the failed handler commanded is not sent; what this one commands is.
         """
         return self._add("error", function)
 
-    def on_stop(self, function: F) -> F:
+    def on_stop(self, function: Plain) -> Plain:
         """Let ``function()`` be called on each worker when it has handled its last event."""
         return self._add("stop", function)
 
-    def every(self, seconds: float, *, once: bool = False) -> Callable[[F], F]:
+    def every(self, seconds: float, *, once: bool = False) -> Callable[[Plain], Plain]:
         """Let ``function()`` be called every so many seconds, the first time after that time.
 
         A call that takes longer delays the next one; there are never two at once on one worker.
@@ -132,10 +130,14 @@ class App(Api):
             seconds: more than 0.
             once: call it on one worker of the whole cluster, not on each. When that one is gone another takes over.
         """
-        if not seconds > 0:
-            raise AppError(f"every({seconds!r}): expected more than 0 seconds")
+        try:
+            some = seconds > 0
+        except TypeError:  # written without parentheses, it gets the function
+            some = False
+        if not some:
+            raise AppError(f"every({seconds!r}): expected more than 0 seconds, as in @app.every(60)")
 
-        def add(function: F) -> F:
+        def add(function: Plain) -> Plain:
             _check(f"every({seconds:g})", (), function)
             name = f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
             self._timers.append(Timer(name, seconds, once, function))
@@ -148,6 +150,18 @@ class App(Api):
         if self in other.family():
             raise AppError("an app cannot include itself")
         self._included.append(other)
+
+    def _add_methods(self, handlers: object) -> None:
+        if isinstance(handlers, type):
+            raise AppError(f"App({handlers.__name__}): expected an object, as in App({handlers.__name__}())")
+        kinds = {f"on_{kind}": kind for kind in KINDS}
+        methods = [name for name in dir(handlers) if name.startswith("on_")]
+        for name in methods:
+            if name not in kinds:
+                raise AppError(f"App({handlers!r}): {name} is none of {', '.join(kinds)}")
+            self._add(kinds[name], getattr(handlers, name))
+        if not methods:
+            raise AppError(f"App({handlers!r}): it has none of the methods {', '.join(kinds)}")
 
     def _add(self, kind: str, function: F) -> F:
         _check(f"on_{kind}", KINDS[kind], function)

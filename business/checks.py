@@ -78,16 +78,21 @@ def session_map(session: object) -> dict[str, Any]:
     """
     if not isinstance(session, Mapping):
         raise TypeError(f"a session is a dict, not {type(session).__name__}")
-    try:
-        # in lists, as it will be in a batch: so deep in there it must not be too deep to be packed
-        packed = wire.pack([[[[dict(session)]]]])
-        plain = wire.unpack(packed)[0][0][0][0]
-    except OverflowError as error:
-        raise ValueError(f"a session cannot hold it: {error}") from error
-    except WireError as error:
-        raise ValueError(f"the keys of a session, and of dicts in it, are strings ({error})") from error
-    if not all(type(key) is str for key in plain):
-        raise ValueError("the keys of a session are strings")
-    if len(packed) > MAX_DATA:
-        raise ValueError(f"a session of {len(packed)} bytes, expected at most {MAX_DATA}")
-    return plain  # type: ignore[no-any-return]
+    plain: dict[str, Any] = {}
+    size = 0
+    for key, value in session.items():
+        if type(key) is not str:
+            raise ValueError(f"session[{key!r}]: the keys of a session are strings, not {type(key).__name__}")
+        try:
+            # in lists, as it will be in a batch: so deep in there it must not be too deep to be packed
+            packed = wire.pack([[[[[key, value]]]]])
+            plain[key] = wire.unpack(packed)[0][0][0][0][1]
+        except (TypeError, ValueError, OverflowError) as error:
+            kind = TypeError if type(error) is TypeError else ValueError
+            raise kind(f"session[{key!r}]: cannot be kept: {error}") from None
+        except WireError:
+            raise ValueError(f"session[{key!r}]: the keys of dicts in a session are strings") from None
+        size += len(packed)
+    if size > MAX_DATA:
+        raise ValueError(f"a session of {size} bytes, expected at most {MAX_DATA}")
+    return plain

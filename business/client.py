@@ -233,7 +233,7 @@ class Client(ClientHandle):
         session = self._session
         if session is None:
             return None
-        with contextlib.suppress(OverflowError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # told below, with the key
             if wire.pack(session) == self._packed:
                 return None
         new = session_map(session)

@@ -8,11 +8,15 @@ libraries that ask for the current task expect.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import logging
+import os
 import types
 from collections import Counter, deque
 from contextvars import Context, copy_context
 from functools import partial
+from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..common import messages as op
@@ -31,7 +35,12 @@ _log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 64  #: events that are handled before what they command leaves and other work gets its turn
 GRACE: Final = 1.0  #: seconds that a handler has to end once it was cancelled
+BLOCKED: Final = 1.0  #: seconds without letting anything else run after which a handler is named in the log
 HELD: Final = 0.05  #: seconds after which a gateway that did not keep up is looked at again
+
+_EVENTS: Final = {op.CONNECT: "the connect", op.MESSAGE: "a message", op.CLOSE: "the close"}
+#: Where our part of a traceback comes from: this folder, and what runs a function in a thread.
+_OURS: Final = (f"{Path(__file__).parent}{os.sep}", concurrent.futures.thread.__file__)
 
 
 class Runner:
@@ -154,7 +163,7 @@ class Runner:
                 if client.busy or client.source.full or client.source in self._held:
                     self._set_aside(client, message)
                     continue
-                turn = Turn(client, message[1])
+                turn = Turn(client, message[1], message[0])
                 rest: Awaitable[None] | None
                 try:
                     rest = self._first_step(turn, client, message)
@@ -185,11 +194,48 @@ class Runner:
             return None
         current_turn.set(turn)
         context = copy_context()
+        began = monotonic()
         try:
             waits_for = context.run(coroutine.send, None)
         except StopIteration:
             return None
-        return _drive(context, coroutine, waits_for)
+        finally:
+            self._see_whether_blocked(turn, monotonic() - began)
+        return self._drive(turn, context, coroutine, waits_for)
+
+    @types.coroutine
+    def _drive(
+        self, turn: Turn, context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object
+    ) -> Generator[object, object, None]:
+        """Go on with a handler that has suspended, in its own context."""
+        while True:
+            try:
+                value = yield waits_for
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  # of the future, or a cancellation: for the handler
+                step: Callable[[], object] = partial(coroutine.throw, error)
+            else:
+                step = partial(coroutine.send, value)
+            began = monotonic()
+            try:
+                waits_for = context.run(step)
+            except StopIteration:
+                return
+            finally:
+                self._see_whether_blocked(turn, monotonic() - began)
+
+    def _see_whether_blocked(self, turn: Turn, seconds: float) -> None:
+        """Tell if a handler let nothing else run for too long."""
+        if seconds < BLOCKED:
+            return
+        self.counters["handler.blocked"] += 1
+        _log.warning(
+            "%s blocked this worker for %.1f s, in which all other clients waited: write what blocks with def, not async def",
+            _event(turn),
+            seconds,
+        )
 
     def _begin(self, client: Client, message: Message) -> Coroutine[Any, Any, None] | None:
         """Return what handles an event, if anything does."""
@@ -304,10 +350,10 @@ class Runner:
     async def _failed(self, turn: Turn, error: BaseException) -> None:
         """Tell the error handlers; what they command leaves with the ack, in place of what the failed one commanded."""
         client = turn.client
-        self._log_failure(error, f"handling an event of client {client.id if client else ''}")
+        self._log_failure(error, _event(turn))
         turn.undo()
         turn.over = not turn.dropped
-        answer = Turn(client, turn.number)
+        answer = Turn(client, turn.number, turn.opcode)
         if self._error is not None:
             try:
                 await self._in_turn(answer, self._error(client, error), self._time_limit)
@@ -399,7 +445,7 @@ class Runner:
 
     def _log_failure(self, error: BaseException, doing: str) -> None:
         self.counters["handler.errors"] += 1
-        _log.error("%s: %s: %s", doing, type(error).__name__, error, exc_info=error)
+        _log.error("%s: %s: %s", doing, type(error).__name__, error, exc_info=_from_the_handler_on(error))
 
     def _new_leader(self) -> None:
         self._leader = self._spawn(self._lead())
@@ -418,25 +464,17 @@ class Runner:
         return task
 
 
-@types.coroutine
-def _drive(
-    context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object
-) -> Generator[object, object, None]:
-    """Go on with a coroutine that has suspended, in its own context."""
-    while True:
-        try:
-            value = yield waits_for
-        except GeneratorExit:
-            coroutine.close()
-            raise
-        except BaseException as error:  # noqa: BLE001  # of the future, or a cancellation: for the handler
-            step: Callable[[], object] = partial(coroutine.throw, error)
-        else:
-            step = partial(coroutine.send, value)
-        try:
-            waits_for = context.run(step)
-        except StopIteration:
-            return
+def _event(turn: Turn) -> str:
+    """Name an event, for logs."""
+    return f"handling {_EVENTS[turn.opcode]} of {turn.client!r}"
+
+
+def _from_the_handler_on(error: BaseException) -> BaseException:
+    """Return the error without the beginning of its traceback that says only how the handler was called."""
+    part = error.__traceback__
+    while part is not None and part.tb_frame.f_code.co_filename.startswith(_OURS):
+        part = part.tb_next
+    return error.with_traceback(part) if part is not None else error
 
 
 async def _fail(error: BaseException) -> None:

@@ -25,13 +25,15 @@ class Turn:
     Args:
         client: the client whose event is handled; None for timers and the handlers of a worker's start and stop.
         number: of that event, by which it is acknowledged; 0 if nobody waits for an ack.
+        opcode: of that event.
     """
 
-    __slots__ = ("_saved", "client", "dropped", "gateway", "number", "others", "over", "own")
+    __slots__ = ("_saved", "client", "dropped", "gateway", "number", "opcode", "others", "over", "own")
 
-    def __init__(self, client: Client | None = None, number: int = 0) -> None:
+    def __init__(self, client: Client | None = None, number: int = 0, opcode: int = 0) -> None:
         self.client = client
         self.number = number
+        self.opcode = opcode
         self.gateway = client.gateway if client is not None else ""  # the key of the client's gateway
         self.own: list[Message] = []  # for that one
         self.others: list[tuple[str | None, Message]] = []  # for another one, or with None for all others

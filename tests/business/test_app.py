@@ -92,7 +92,30 @@ def test_a_timer_needs_some_seconds_and_a_function_without_parameters() -> None:
     with pytest.raises(AppError, match="more than 0 seconds"):
         App().every(0)
     with pytest.raises(AppError, match=r"every\(2\): <lambda>"):
-        App().every(2)(lambda client: None)
+        App().every(2)(lambda client: None)  # type: ignore[type-var]
+
+
+def test_a_timer_without_parentheses_is_told_how_to_write_it() -> None:
+    with pytest.raises(AppError, match=r"as in @app\.every\(60\)"):
+        App().every(print)  # type: ignore[arg-type]
+
+
+def test_a_class_in_place_of_an_object_is_told() -> None:
+    class Chat:
+        def on_message(self, client: Client, data: str | bytes) -> None: ...
+
+    with pytest.raises(AppError, match=r"expected an object, as in App\(Chat\(\)\)"):
+        App(Chat)
+
+
+def test_a_method_that_looks_like_a_handler_and_is_none_is_told() -> None:
+    class Chat:
+        def on_message(self, client: Client, data: str | bytes) -> None: ...
+
+        def on_conect(self, client: Client, request: object) -> None: ...
+
+    with pytest.raises(AppError, match=r"on_conect is none of on_start, on_connect"):
+        App(Chat())
 
 
 def test_included_handlers_and_timers_come_after_the_own_ones_even_if_given_later() -> None:

@@ -104,7 +104,7 @@ class TestSessionChange:
     @pytest.mark.parametrize("value", [object(), {1, 2}])
     def test_what_cannot_be_kept_is_an_error_of_the_handler(self, client: Client, value: object) -> None:
         client.session["a"] = value
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"session\['a'\]: cannot be kept"):
             client.session_change()
 
     @pytest.mark.parametrize("session", [{1: 1}, {"a": {2: 2}}, {"a": 1 << 70}])

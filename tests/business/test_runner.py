@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import re
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -570,6 +573,65 @@ class TestFailures:
 
             assert await client.recv() == "ok {}"
         assert len(errors()) == 1
+
+
+class TestWhatIsLogged:
+    async def test_a_failure_is_told_with_its_event_and_from_the_handlers_own_code_on(
+        self, house: House, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = App()
+
+        @app.on_connect
+        async def connect(client: Client, request: object) -> None:
+            raise ValueError("async")
+
+        @app.on_message
+        def message(client: Client, data: str) -> None:
+            raise ValueError("def")
+
+        @app.on_error
+        async def tell(client: Client | None, error: Exception) -> None:
+            assert client is not None
+            client.send(str(error))
+
+        await house.work(app)
+        async with house.client() as client:
+            assert await client.recv() == "async"
+            await client.send("go")
+            assert await client.recv() == "def"
+
+        records = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert [re.sub("<client .*>", "C", record.getMessage()) for record in records] == [
+            "handling the connect of C: ValueError: async",
+            "handling a message of C: ValueError: def",
+        ]
+        for record in records:
+            assert record.exc_info is not None
+            frames = [frame.name for frame in traceback.extract_tb(record.exc_info[2])]
+            assert frames[0] in ("connect", "message")
+
+    @pytest.mark.parametrize("when", ["at once", "later"])
+    async def test_a_handler_that_lets_nothing_else_run_is_named(
+        self, house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, when: str
+    ) -> None:
+        monkeypatch.setattr("gatecrew.business.runner.BLOCKED", 0.05)
+        app = App()
+
+        @app.on_message
+        async def block(client: Client, data: str) -> None:
+            if when == "later":
+                await asyncio.sleep(0)
+            time.sleep(0.06)  # noqa: ASYNC251  # that is the mistake
+            client.send(data)
+
+        worker = await house.work(app)
+        async with house.client() as client:
+            await client.send("go")
+            await client.recv()
+
+        assert worker._runner.counters["handler.blocked"] == 1
+        assert "handling a message of <client" in caplog.text
+        assert "blocked this worker for 0.1 s" in caplog.text
 
 
 class TestTimeLimit:
