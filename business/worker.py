@@ -96,7 +96,7 @@ class Worker:
                 await self._runner.run(on_start, time_limit=0)
             except Exception as error:
                 _log.exception("a start handler failed")
-                raise AppError(f"a start handler failed: {type(error).__name__}: {error}") from error
+                raise AppError(f"a start handler failed: {loader.in_one_line(error, config.folder)}") from error
         self._hub.agent.join()
         self._takes = True
         for gateway in self._hub.gateways.values():

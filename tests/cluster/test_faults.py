@@ -271,7 +271,8 @@ def test_a_worker_whose_start_handler_fails_takes_no_events(crew: Crew) -> None:
     failing = crew.begin("worker", "worker-failing", worker_app="failing:app")
 
     assert crew.ended("worker-failing") == 1
-    assert "a start handler failed: OSError: no database" in failing.log.splitlines()[-1]
+    said = f"a start handler failed: {crew.folder}/failing.py:5: OSError: no database"
+    assert said in failing.log.splitlines()[-1]
 
 
 def test_the_register_may_come_last() -> None:
