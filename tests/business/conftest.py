@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from gatecrew import App
     from gatecrew.business.hub import Gateway as Link
+    from gatecrew.common.link import Peer
+    from gatecrew.common.messages import Message
 
 
 class House:
@@ -84,6 +86,18 @@ class House:
             yield
         finally:
             lane.limit = limit
+
+    @contextlib.contextmanager
+    def slow(self) -> Iterator[None]:
+        """Let the gateway do nothing about what comes over its links until the end."""
+        assert self.gateway._acceptor is not None, "the gateway has started"
+        owner = self.gateway._acceptor.owner
+        came: list[tuple[Peer, list[Message]]] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, "received", lambda peer, batch: came.append((peer, batch)))
+            yield
+        for peer, batch in came:
+            owner.received(peer, batch)
 
     async def cut(self, worker: Worker) -> None:
         """End the lane to a worker as the gateway does when it is silent; the worker begins another by itself."""

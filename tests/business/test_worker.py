@@ -79,7 +79,10 @@ async def test_a_worker_leaves_when_its_last_acks_have_come(house: House) -> Non
         await began.wait()
         stopping = asyncio.create_task(worker.stop())
         await until(lambda: worker._runner._idle)
-        go.set()
+        with house.slow():
+            go.set()
+            await until(lambda: stopping.done() or worker._hub._gathers)
+            assert not stopping.done()
         await stopping
 
         assert house.gateway._dispatch.bytes == 0
