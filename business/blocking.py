@@ -86,7 +86,7 @@ class BlockingCluster(Commands):
         """As :meth:`Cluster.get_all_client_id_count`."""
         return self._ask(self._cluster.get_all_client_id_count())
 
-    def get_client_id_count_by_group(self, group: str) -> int:
+    def get_client_id_count_by_group(self, group: str | Iterable[str]) -> int:
         """As :meth:`Cluster.get_client_id_count_by_group`."""
         return self._ask(self._cluster.get_client_id_count_by_group(group))
 
@@ -94,7 +94,7 @@ class BlockingCluster(Commands):
         """As :meth:`Cluster.get_all_client_id_list`."""
         return self._ask(self._cluster.get_all_client_id_list())
 
-    def get_client_id_list_by_group(self, group: str) -> list[str]:
+    def get_client_id_list_by_group(self, group: str | Iterable[str]) -> list[str]:
         """As :meth:`Cluster.get_client_id_list_by_group`."""
         return self._ask(self._cluster.get_client_id_list_by_group(group))
 
@@ -102,7 +102,7 @@ class BlockingCluster(Commands):
         """As :meth:`Cluster.get_all_uid_count`."""
         return self._ask(self._cluster.get_all_uid_count())
 
-    def get_uid_count_by_group(self, group: str) -> int:
+    def get_uid_count_by_group(self, group: str | Iterable[str]) -> int:
         """As :meth:`Cluster.get_uid_count_by_group`."""
         return self._ask(self._cluster.get_uid_count_by_group(group))
 
@@ -110,7 +110,7 @@ class BlockingCluster(Commands):
         """As :meth:`Cluster.get_all_uid_list`."""
         return self._ask(self._cluster.get_all_uid_list())
 
-    def get_uid_list_by_group(self, group: str) -> list[str]:
+    def get_uid_list_by_group(self, group: str | Iterable[str]) -> list[str]:
         """As :meth:`Cluster.get_uid_list_by_group`."""
         return self._ask(self._cluster.get_uid_list_by_group(group))
 
@@ -154,7 +154,7 @@ class BlockingCluster(Commands):
         """As :meth:`Cluster.get_all_client_sessions`."""
         return self._ask(self._cluster.get_all_client_sessions())
 
-    def get_client_sessions_by_group(self, group: str) -> dict[str, dict[str, Any]]:
+    def get_client_sessions_by_group(self, group: str | Iterable[str]) -> dict[str, dict[str, Any]]:
         """As :meth:`Cluster.get_client_sessions_by_group`."""
         return self._ask(self._cluster.get_client_sessions_by_group(group))
 

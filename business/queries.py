@@ -55,33 +55,33 @@ class Queries:
         """Return how many clients there are."""
         return await self._query(None, Ask.CLIENT_COUNT, None, sum)
 
-    async def get_client_id_count_by_group(self, group: str) -> int:
-        """Return how many clients are in a group."""
-        return await self._query(None, Ask.CLIENT_COUNT, name("group", group), sum)
+    async def get_client_id_count_by_group(self, group: str | Iterable[str]) -> int:
+        """Return how many clients are in a group, or in any of several."""
+        return await self._query(None, Ask.CLIENT_COUNT, names("group", group), sum)
 
     async def get_all_client_id_list(self) -> list[str]:
         """Return the ids of all clients."""
         return await self._query(None, Ask.CLIENTS, None, _joined)
 
-    async def get_client_id_list_by_group(self, group: str) -> list[str]:
-        """Return the ids of the clients in a group."""
-        return await self._query(None, Ask.CLIENTS, name("group", group), _joined)
+    async def get_client_id_list_by_group(self, group: str | Iterable[str]) -> list[str]:
+        """Return the ids of the clients in a group, or in any of several, each once."""
+        return await self._query(None, Ask.CLIENTS, names("group", group), _joined)
 
     async def get_all_uid_count(self) -> int:
         """Return how many uids have a client."""
         return len(await self.get_all_uid_list())
 
-    async def get_uid_count_by_group(self, group: str) -> int:
-        """Return how many uids have a client in a group."""
+    async def get_uid_count_by_group(self, group: str | Iterable[str]) -> int:
+        """Return how many uids have a client in a group, or in any of several."""
         return len(await self.get_uid_list_by_group(group))
 
     async def get_all_uid_list(self) -> list[str]:
         """Return all uids that have a client, each once."""
         return await self._query(None, Ask.UIDS, None, _distinct)
 
-    async def get_uid_list_by_group(self, group: str) -> list[str]:
-        """Return the uids that have a client in a group, each once."""
-        return await self._query(None, Ask.UIDS, name("group", group), _distinct)
+    async def get_uid_list_by_group(self, group: str | Iterable[str]) -> list[str]:
+        """Return the uids that have a client in a group, or in any of several, each once."""
+        return await self._query(None, Ask.UIDS, names("group", group), _distinct)
 
     async def get_client_id_by_uid(self, uid: str | Iterable[str]) -> list[str]:
         """Return the ids of the clients of a uid, or of several."""
@@ -125,9 +125,9 @@ class Queries:
         """Return the sessions of all clients, by client id."""
         return await self._query(None, Ask.SESSIONS, None, _merged)
 
-    async def get_client_sessions_by_group(self, group: str) -> dict[str, dict[str, Any]]:
-        """Return the sessions of the clients in a group, by client id."""
-        return await self._query(None, Ask.SESSIONS, name("group", group), _merged)
+    async def get_client_sessions_by_group(self, group: str | Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the sessions of the clients in a group, or in any of several, by client id."""
+        return await self._query(None, Ask.SESSIONS, names("group", group), _merged)
 
     async def flush(self) -> None:
         """Let what was commanded so far take effect now, and return when it has.

@@ -62,9 +62,9 @@ class Ask(IntEnum):
     SYNC = 0  #: True, once all earlier messages of the asker are applied
     ONLINE = 1  #: client -> bool
     UID_ONLINE = 2  #: uid -> bool
-    CLIENT_COUNT = 3  #: group or None (all) -> number of clients
-    CLIENTS = 4  #: group or None -> list of clients
-    UIDS = 5  #: group or None -> list of uids
+    CLIENT_COUNT = 3  #: list of groups, or None (all) -> number of clients
+    CLIENTS = 4  #: list of groups, or None -> list of clients
+    UIDS = 5  #: list of groups, or None -> list of uids
     CLIENTS_OF_UIDS = 6  #: list of uids -> list of clients
     UID_OF_CLIENT = 7  #: client -> uid or None
     GROUPS = 8  #: None -> list of groups
@@ -72,4 +72,4 @@ class Ask(IntEnum):
     GROUP_COUNTS = 10  #: None -> map of group to number of clients
     GROUP_UIDS = 11  #: None -> map of group to uids
     SESSION = 12  #: client -> map or None
-    SESSIONS = 13  #: group or None -> map of client to session
+    SESSIONS = 13  #: list of groups, or None -> map of client to session

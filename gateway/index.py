@@ -63,12 +63,10 @@ class Index:
         for client in self.groups.pop(group, ()):
             client.groups.remove(group)
 
-    def of_group(self, group: str | None) -> Collection[Client]:
-        """Return the clients of a group, or with None all of them."""
-        return self.clients.values() if group is None else self.groups.get(group, ())
-
-    def of_groups(self, groups: list[str]) -> Collection[Client]:
-        """Return the clients of all these groups, each once."""
+    def of_groups(self, groups: list[str] | None) -> Collection[Client]:
+        """Return the clients of all these groups, each once; with None all clients."""
+        if groups is None:
+            return self.clients.values()
         if len(groups) == 1:
             return self.groups.get(groups[0], ())
         return set[Client]().union(*(self.groups.get(group, ()) for group in groups))

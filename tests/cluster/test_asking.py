@@ -62,6 +62,20 @@ def test_all_groups(ann: Guest, bob: Guest, cyd: Guest) -> None:
     assert bob.call("get_all_group_uid_count") == {"g1": 1, "g2": 1}
 
 
+def test_who_is_in_any_of_several_groups_counts_once(ann: Guest, bob: Guest, cyd: Guest) -> None:
+    for guest, groups in ((ann, ("g1", "g2")), (bob, ("g2",)), (cyd, ("g3",))):
+        guest.do("client.bind", "u1")
+        for group in groups:
+            guest.do("client.join", group)
+    several = ["g1", "g2", "g4"]
+
+    assert cyd.call("get_client_id_count_by_group", several) == 2
+    assert sorted(cyd.call("get_client_id_list_by_group", several)) == sorted([ann.id, bob.id])
+    assert cyd.call("get_uid_count_by_group", several) == 1
+    assert cyd.call("get_uid_list_by_group", several) == ["u1"]
+    assert sorted(cyd.call("get_client_sessions_by_group", several)) == sorted([ann.id, bob.id])
+
+
 def test_groups_without_a_uid_have_none(ann: Guest, bob: Guest) -> None:
     bob.do("client.join", "g1")
 

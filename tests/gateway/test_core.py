@@ -188,6 +188,22 @@ def test_what_a_client_does_reaches_a_worker_in_order() -> None:
     assert house.core._closing == {}
 
 
+def test_events_are_unhandled_until_they_are_acknowledged_wherever_they_are() -> None:
+    house = House()
+    house.core.received(house.open(), "still there")
+    house.core.closed(house.open(), 1000, "")
+    assert house.core.unhandled == 4
+
+    worker = house.join(credit=1)
+    worker.do([op.DRAIN])
+    assert house.core.unhandled == 4
+
+    worker.do([op.ACK, *worker.port.outstanding])
+    assert house.core.unhandled == 3
+    house.join().finish()
+    assert house.core.unhandled == 0
+
+
 def test_a_client_id_names_its_gateway() -> None:
     assert gateway_of(House().open().id) == KEY
 
@@ -570,7 +586,7 @@ def test_a_worker_takes_at_least_one_event(credit: object) -> None:
 def test_a_question_sees_what_was_commanded_before_it() -> None:
     house = House()
     client = house.open()
-    house.do([op.JOIN, client.id, "red"], [op.QUERY, 5, int(Ask.CLIENT_COUNT), "red"], [op.UNGROUP, "red"])
+    house.do([op.JOIN, client.id, "red"], [op.QUERY, 5, int(Ask.CLIENT_COUNT), ["red"]], [op.UNGROUP, "red"])
 
     assert house.caller.answers == [[op.ANSWER, 5, 1]]
 

@@ -99,7 +99,7 @@ class AnIndexIsWhatItsClientsAre(RuleBasedStateMachine):
 
     @rule(group=groups)
     def look_up_a_group(self, group: str) -> None:
-        found = self.index.of_group(group)
+        found = self.index.of_groups([group])
         assert set(found) == {client for client, member in self.model.items() if group in member.groups}
 
     @invariant()
@@ -115,7 +115,7 @@ class AnIndexIsWhatItsClientsAre(RuleBasedStateMachine):
                 by_group.setdefault(group, set()).add(client)
         assert self.index.uids == by_uid
         assert self.index.groups == by_group
-        assert list(self.index.of_group(None)) == list(self.model)
+        assert list(self.index.of_groups(None)) == list(self.model)
         assert self.index.clients == {client.id: client for client in self.model}
 
 
@@ -125,7 +125,7 @@ TestIndex = AnIndexIsWhatItsClientsAre.TestCase
 def test_nobody_is_in_a_group_that_nobody_joined() -> None:
     index = Index()
 
-    assert list(index.of_group("red")) == []
+    assert list(index.of_groups(["red"])) == []
     assert list(index.of_groups([])) == []
     assert list(index.of_groups(["red", "green"])) == []
     assert index.of_uids(["ann"]) == []
