@@ -214,7 +214,7 @@ class _Thread:
     def close(self) -> None:
         """Disconnect and end."""
         try:
-            self.run(self.cluster.__aexit__(None, None, None))
+            self.run(self.cluster.disconnect())  # each command has been confirmed
         finally:
             self._end()
 

@@ -91,7 +91,9 @@ def session_map(session: object) -> dict[str, Any]:
             kind = TypeError if type(error) is TypeError else ValueError
             raise kind(f"session[{key!r}]: cannot be kept: {error}") from None
         except WireError:
-            raise ValueError(f"session[{key!r}]: the keys of dicts in a session are strings") from None
+            raise ValueError(
+                f"session[{key!r}]: cannot be kept: it is nested too deep, or a key of a dict in it is no string"
+            ) from None
         size += len(packed)
     if size > MAX_DATA:
         raise ValueError(f"a session of {size} bytes, expected at most {MAX_DATA}")

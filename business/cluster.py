@@ -79,9 +79,13 @@ class Cluster(Api):
             if error is None:
                 raise
         finally:
-            if self._hub is not None:
-                await self._hub.close()
-                self._hub = None
+            await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Disconnect at once, if it is connected."""
+        hub, self._hub = self._hub, None
+        if hub is not None:
+            await hub.close()
 
     async def flush(self) -> None:
         """Return when all that was commanded so far has taken effect.

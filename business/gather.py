@@ -19,7 +19,7 @@ class Gather:
         self._names = dict(asked)
         self._waiting = dict(asked)
         self._answers: dict[str, Any] = {}
-        self.finished: Callable[[], object] = lambda: None  #: called once, when nothing more is waited for
+        self.finished: Callable[[], object] = lambda: None  #: called when nothing more is waited for
 
     @property
     def complete(self) -> bool:

@@ -259,7 +259,9 @@ class Hub:
     def lost(self, peer: Peer, reason: str) -> None:
         """A link is gone."""
         gateway: Gateway = peer.owner_data
-        if peer.unsure and reason != LEFT:
+        if reason == LEFT:
+            _log.info("%s left", gateway)
+        elif peer.unsure:
             self.counters["batches.unsure"] += peer.unsure
             _log.warning("lost %s: %s; batches that may not have arrived there: %d", gateway, reason, peer.unsure)
         else:

@@ -98,7 +98,7 @@ def test_what_a_failed_handler_commanded_is_dropped_and_the_error_handler_answer
     about = ann.call("about")
     assert (about["uid"], about["session"]) == (None, {})
     log = crew.processes["worker-1"].log
-    assert f"handling an event of client {ann.id}: ValueError: changed my mind" in log
+    assert f"handling a message of <client {ann.id}>: ValueError: changed my mind" in log
     assert 'raise ValueError("changed my mind")' in log
 
 
