@@ -79,6 +79,11 @@ class Core:
             op.DRAIN: (1, self._drain),
         }
 
+    @property
+    def unhandled(self) -> int:
+        """How many events no worker has acknowledged yet. It is counted, client by client."""
+        return sum(len(client.events) for client in (*self.index.clients.values(), *self._closing.values()))
+
     # What clients do
 
     def opened(self, connection: Connection, introduction: list[Any], headers: list[list[str]]) -> Client:

@@ -97,7 +97,7 @@ class Register:
             case [messages.ANNOUNCE, *record, dict(stats)] if len(wire.pack(stats)) <= MAX_STATS:
                 self._announced(peer, Member.read(record), stats)
             case [messages.LEAVING]:
-                self._gone(self._leases.leave(peer.key), "it says so")
+                self._gone(self._leases.leave(peer.key), "left")
             case [messages.ASK_MEMBERS]:
                 if peer.full:
                     raise LinkError("it asks without reading the answers")
@@ -112,15 +112,15 @@ class Register:
             _log.info("%r joined", member)
             self._tell_soon()
 
-    def _gone(self, member: Member | None, why: str) -> None:
+    def _gone(self, member: Member | None, how: str) -> None:
         if member is not None:
-            _log.info("%r left: %s", member, why)
+            _log.info("%r %s", member, how)
             self._tell_soon()
 
     def _look(self) -> None:
         self._look_timer = self._loop.call_later(LOOK_EVERY, self._look)
         for member in self._leases.expire(self._loop.time()):
-            self._gone(member, "it is silent")
+            self._gone(member, "is gone: it is silent")
         if self._newcomers:
             self._tell_soon()
 

@@ -69,7 +69,7 @@ async def test_who_leaves_is_gone_without_waiting_for_the_lease(town: Town, log:
     leaves.agent.leave()
     await stays.sees("stays")
     await leaves.sees("stays")  # its links stay, so that it can finish its work
-    assert f"worker leaves ({leaves.node.key}) left: it says so" in log.lines
+    assert f"worker leaves ({leaves.node.key}) left" in log.lines
     leaves.agent.leave()
 
 
@@ -79,7 +79,7 @@ async def test_closing_an_agent_is_leaving(town: Town, log: Log) -> None:
     await stays.sees("stays", "closes")
     await closes.agent.close()
     await stays.sees("stays")
-    assert f"worker closes ({closes.node.key}) left: it says so" in log.lines
+    assert f"worker closes ({closes.node.key}) left" in log.lines
 
 
 async def test_a_killed_member_disappears(town: Town, log: Log) -> None:
@@ -89,7 +89,7 @@ async def test_a_killed_member_disappears(town: Town, log: Log) -> None:
     await stays.sees("stays", "mortal")
     await town.kill(process)
     await stays.sees("stays")
-    assert "worker mortal (mortalkey) left: it is silent" in log.lines
+    assert "worker mortal (mortalkey) is gone: it is silent" in log.lines
 
 
 async def test_a_caller_sees_everybody_and_is_seen_by_nobody(town: Town) -> None:
