@@ -15,7 +15,7 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1#\2/p' Makefile | while IFS='#' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
 
 demo: .venv/.runtime  ## start a cluster with a chat for the browser; Ctrl-C ends it
-	@echo "Once it is ready, open http://127.0.0.1:7272/ in a browser, best in two windows. Ctrl-C ends it."
+	@echo "Starting a chat; open its pages in a browser, best in two windows. Ctrl-C ends it."
 	@$(BIN)/gatecrew start -c examples/chat/gatecrew.toml $(ARGS)
 
 test: .venv/.development  ## run the tests; ARGS="-k lane" runs some of them

@@ -11,9 +11,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..common import process, reasons
+from ..common.addresses import parse
 from ..common.errors import ConfigError
 from ..common.ids import new_key
-from ..common.link import Acceptor, Node, Peer
+from ..common.link import LEFT, Acceptor, Node, Peer
 from ..register.agent import Agent, link_settings
 from .core import Core
 from .dispatch import Dispatch, Port
@@ -63,7 +64,7 @@ class Gateway:
     # The service
 
     async def start(self) -> str:
-        """Listen for clients and for workers, and say so at the registers. Return where clients connect.
+        """Listen for clients and for workers, and say so at the registers. Return where clients connect, and where pages are.
 
         Raises:
             ListenError: if something cannot be listened on.
@@ -80,7 +81,8 @@ class Gateway:
             meta={"listen": list(self._listener.urls)},
             stats=self._stats,
         )
-        return " ".join(self._listener.urls)
+        pages = [page_url(url) for url in self._listener.urls] if config.gateway.pages else []
+        return " ".join([*self._listener.urls, *pages])
 
     async def stop(self) -> None:
         """Take no more clients, close those that there are, let their last events be handled, leave."""
@@ -90,7 +92,7 @@ class Gateway:
         await self._listener.wait_closed(config.close_timeout)
         await self._listener.abort_clients()
         if not await self._dispatch_empty(config.drain_timeout):
-            _log.warning("the gateway stops before all events were handled")
+            _log.warning("the gateway stops with events that were not handled: %d", self._core.unhandled)
         if self._agent is not None:
             await self._agent.close()
         if self._acceptor is not None:
@@ -132,11 +134,12 @@ class Gateway:
         if peer.role == "worker":
             peer.owner_data = Port(peer.name, peer.key, 0, peer.send)
             self._hook("worker_connected", peer.name)
-        _log.info("%r joined", peer)
+        _log.log(_level(peer), "%r (%s) joined", peer, peer.key)
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A worker or a caller is gone."""
-        _log.info("%r is gone: %s", peer, reason)
+        how = LEFT if reason == LEFT else f"is gone: {reason}"
+        _log.log(_level(peer), "%r (%s) %s", peer, peer.key, how)
         port: Port | None = peer.owner_data
         if port is not None:
             self._dispatch.lost(port)
@@ -162,6 +165,18 @@ class _Links:
         self.joined = gateway.peer_joined
         self.lost = gateway.peer_lost
         self.received = gateway.peer_received
+
+
+def page_url(listen: str) -> str:
+    """Return the address for a browser, on this machine if clients come in at all its addresses."""
+    address = parse(listen, "ws")
+    host = "localhost" if address.wildcard else address.host
+    return f"{address._replace(scheme='http', host=host).with_port(address.first)}/"
+
+
+def _level(peer: Peer) -> int:
+    """Return how loudly to tell of a peer: a caller may come and go with each request of a web server."""
+    return logging.INFO if peer.role == "worker" else logging.DEBUG
 
 
 def _import_hooks(name: str) -> object:
