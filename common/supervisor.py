@@ -4,7 +4,8 @@ It is a :class:`~gatecrew.common.process.Service` like the others. It knows the 
 through ``sd_notify`` datagrams, and holds the writing end of the pipe that is standard input to all of them: when it is gone,
 they stop. A run directory has one supervisor: it holds a lock on the directory (with which systemd-tmpfiles leaves it alone,
 too), and ``supervisor.json`` says its ``pid`` and how it was started. It listens on ``supervisor.sock``: one line of JSON in,
-``{"do": "stop"}`` or ``{"do": "reload"}``, and one out, with ``error`` if it went wrong.
+``{"do": "stop"}`` or ``{"do": "reload"}``, and one out, with ``error`` if it went wrong, or what a
+reload has ``done``.
 """
 
 from __future__ import annotations
@@ -116,7 +117,9 @@ class Supervisor:
         return self
 
     async def start(self) -> str:
-        """Start everything; once all are ready, return that line. Gateways tell in their STATUS where clients connect.
+        """Start everything; once all are ready, return that line.
+
+        Gateways tell in their STATUS where clients connect, and ``http://`` addresses at which they serve pages.
 
         Raises:
             GatecrewError: if a supervisor runs in this directory already, or one of the processes cannot start.
@@ -127,13 +130,11 @@ class Supervisor:
         record = self._run_dir / RECORD
         record.write_text(json.dumps({"pid": os.getpid(), **asdict(self._origin)}))
         self._undo.callback(record.unlink, missing_ok=True)
-        for leftover in self._run_dir.glob("*.notify"):
-            leftover.unlink(missing_ok=True)
+        _sweep(self._run_dir)
         self._stdin, holder = os.pipe()
         self._undo.callback(os.close, self._stdin)
         self._undo.callback(os.close, holder)
         path = self._run_dir / SOCKET
-        path.unlink(missing_ok=True)
         self._undo.callback(path.unlink, missing_ok=True)
         server = await asyncio.start_unix_server(self._command, path)
         self._undo.callback(server.close)
@@ -163,12 +164,16 @@ class Supervisor:
 
     def _greeting(self) -> str:
         gateways = [child for child in self._crew.children if child.place.role == "gateway"]
-        addresses = ", ".join(dict.fromkeys(address for child in gateways for address in child.status.split()))
+        addresses = dict.fromkeys(address for child in gateways for address in child.status.split())
+        pages = [address for address in addresses if address.startswith("http:")]
+        clients = [address for address in addresses if address not in pages]
         roles = [place.role for place in self._crew.places]
-        counts = ", ".join(
-            f"{roles.count(role)} {role}{'s'[: roles.count(role) != 1]}" for role in dict.fromkeys(roles)
-        )
-        return f"ready: {counts}" + (f"; clients connect to {addresses}" if addresses else "")
+        line = f"ready: {', '.join(_counted(roles.count(role), role) for role in dict.fromkeys(roles))}"
+        if clients:
+            line += f"; clients connect to {', '.join(clients)}"
+        if pages:
+            line += f"; pages at {', '.join(pages)}"
+        return line
 
     async def _until(self, true: Callable[[], bool]) -> None:
         while not true():
@@ -282,14 +287,15 @@ class Supervisor:
         if self._crew.reload_error:
             _log.error("the reload failed: %s", self._crew.reload_error)
             return {"error": self._crew.reload_error}
-        _log.info("all workers are replaced")
-        return {}
+        done = f"{_counted([place.role for place in self._crew.places].count('worker'), 'worker')} replaced"
+        _log.info("%s", done)
+        return {"done": done}
 
 
 def find(run_dir: Path) -> Running | None:
     """Return the supervisor that runs in this directory, if there is one."""
     try:
-        with _connected(run_dir):
+        with _connected(run_dir / SOCKET):
             said = json.loads((run_dir / RECORD).read_text())
             return Running(said.pop("pid"), Origin(**said))
     except (OSError, ValueError):
@@ -311,8 +317,8 @@ def stop(run_dir: Path) -> None:
         os.close(descriptor)
 
 
-def ask(run_dir: Path, command: str, *, limit: float | None) -> None:
-    """Give a command to the supervisor that runs in this directory, and return when it has carried it out.
+def ask(run_dir: Path, command: str, *, limit: float | None) -> str:
+    """Give a command to the supervisor that runs in this directory, and return what it says when it has carried it out.
 
     Args:
         run_dir: the directory.
@@ -324,7 +330,7 @@ def ask(run_dir: Path, command: str, *, limit: float | None) -> None:
 
     """
     try:
-        with _connected(run_dir) as sock, sock.makefile("rwb") as stream:
+        with _connected(run_dir / SOCKET) as sock, sock.makefile("rwb") as stream:
             sock.settimeout(limit)
             stream.write(json.dumps({"do": command}).encode() + b"\n")
             stream.flush()
@@ -338,17 +344,33 @@ def ask(run_dir: Path, command: str, *, limit: float | None) -> None:
     answer = json.loads(line or b'{"error": "it ended before it was done"}')
     if "error" in answer:
         raise GatecrewError(answer["error"])
+    return str(answer.get("done", ""))
 
 
-def _connected(run_dir: Path) -> socket.socket:
+def _connected(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.settimeout(ANSWER_LIMIT)
-        sock.connect(str(run_dir / SOCKET))
+        sock.connect(str(path))
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s'[: number != 1]}"
+
+
+def _sweep(run_dir: Path) -> None:
+    """Remove the sockets that killed processes left behind; those at which somebody listens stay."""
+    for path in (*run_dir.glob("*.sock"), *run_dir.glob("*.notify")):
+        try:
+            _connected(path).close()
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:  # somebody is there, but is too busy, or hears datagrams
+            _log.debug("%s is left as it is", path)
 
 
 def _lock(run_dir: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from gatecrew.common import crew, supervisor
+from gatecrew.common import crew, notify, supervisor
 from gatecrew.common.errors import ConfigError, GatecrewError
 from gatecrew.common.supervisor import Origin, Program, Supervisor
 
@@ -288,14 +288,37 @@ async def test_a_run_directory_has_one_supervisor(where: Path, notes: Notes) -> 
 
 
 async def test_what_a_killed_supervisor_left_behind_is_no_hindrance(where: Path, notes: Notes) -> None:
-    for name in (supervisor.RECORD, "worker-1-1.notify"):
-        (where / name).write_text("rubbish")
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(where / supervisor.SOCKET))
+    (where / supervisor.RECORD).write_text("rubbish")
+    for name in (supervisor.SOCKET, "gateway-1-abcdefgh.sock"):
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(where / name))
+            left.listen()
+    notify.listen(str(where / "worker-1-1.notify")).close()
     assert supervisor.find(where) is None
 
     async with started(where, program(notes, "worker-1")) as stage:
         assert stage.said == ["ready: 1 worker"]
+    assert contents(where) == []
+
+
+async def test_sockets_of_those_that_were_started_by_hand_stay(where: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as gateway, notify.listen(str(where / "start-1.sock")):
+        gateway.bind(str(where / "gateway-9.sock"))
+        gateway.listen()
+
+        async with started(where):
+            pass
+
+        assert sorted(path.name for path in contents(where)) == ["gateway-9.sock", "start-1.sock"]
+
+
+async def test_pages_are_told_apart_from_where_clients_connect(where: Path, notes: Notes) -> None:
+    script = 'tell("READY=1\\nSTATUS=ws://127.0.0.1:1 ws://127.0.0.1:2 http://127.0.0.1:1/ http://127.0.0.1:2/")\nsignal.pause()'
+    async with started(where, program(notes, "gateway-1", script), program(notes, "gateway-2", script)) as stage:
+        (line,) = stage.said
+
+    clients, pages = "ws://127.0.0.1:1, ws://127.0.0.1:2", "http://127.0.0.1:1/, http://127.0.0.1:2/"
+    assert line == f"ready: 2 gateways; clients connect to {clients}; pages at {pages}"
 
 
 def test_stop_asks_the_supervisor_and_waits_until_it_is_gone(where: Path, notes: Notes) -> None:
@@ -330,7 +353,7 @@ async def test_a_reload_replaces_the_workers_and_nothing_else(where: Path, notes
     async with started(where, *(program(notes, name) for name in names)):
         before = {name: notes.pid(name) for name in names}
 
-        await asyncio.to_thread(supervisor.ask, where, "reload", limit=None)
+        assert await asyncio.to_thread(supervisor.ask, where, "reload", limit=None) == "2 workers replaced"
 
         assert notes.lines()[3:] == ["worker-1 is ready", "worker-1 leaves", "worker-2 is ready", "worker-2 leaves"]
         assert notes.pid("gateway-1") == before["gateway-1"]
