@@ -47,6 +47,7 @@ class _Group(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: gatecrew start chat:app",
 )
+@click.version_option(__version__, message="gatecrew %(version)s")
 def main() -> None:
     """Run a real-time gateway cluster: gateways hold the sockets, stateless workers run your handlers."""
 
@@ -92,6 +93,7 @@ def stop(file: Path | None) -> None:
     from .common import supervisor
 
     supervisor.stop(_load(_found(file)).cluster.directory)
+    click.echo("stopped")
 
 
 @main.command(epilog="Example: gatecrew restart --workers 8")
@@ -121,7 +123,7 @@ def reload(file: Path | None) -> None:
     """
     from .common import supervisor
 
-    supervisor.ask(_load(_found(file)).cluster.directory, "reload", limit=None)
+    click.echo(supervisor.ask(_load(_found(file)).cluster.directory, "reload", limit=None))
 
 
 @main.command(epilog="Example: gatecrew status --json")

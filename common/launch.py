@@ -70,18 +70,20 @@ def run(plan: Plan, echo: Callable[[str], None]) -> int:
             for address in settings.gateway.listen:
                 _refuse_if_in_use(address)
 
-    def supervise(announce: Callable[[str], None]) -> int:
+    def supervise(announce: Callable[[str], None], **hooks: Callable[..., None]) -> int:
         patience = process.patience(settings)
         supervisor = Supervisor(plan.programs, run_dir, plan.origin, patience=patience, announce=announce, check=check)
-        return process.run(settings, "supervisor", "supervisor", supervisor.serve, at_once=supervisor.kill)
+        return process.run(settings, "supervisor", "supervisor", supervisor.serve, at_once=supervisor.kill, **hooks)
 
-    if not plan.origin.background:
-        # systemd, if it waits to be told, is told by the frame
-        return supervise(_log.info if notify.VARIABLE in os.environ else echo)
-    output = Path(settings.log.file)
-    line = background.run(lambda: supervise(_log.info), run_dir=run_dir, output=output)
-    echo(f"{line}; log: {output}")
-    return 0
+    if plan.origin.background:
+        output = Path(settings.log.file)
+        # whoever started it complains
+        line = background.run(lambda: supervise(_log.info, complain=lambda _: None), run_dir=run_dir, output=output)
+        echo(f"{line}; log: {output}")
+        return 0
+    if notify.VARIABLE in os.environ:  # systemd, if it waits to be told, is told by the frame
+        return supervise(_log.info)
+    return supervise(echo, at_first=lambda: echo("stopping; Ctrl-C again kills at once"))
 
 
 def _programs(origin: Origin, found: config.Config, flags: dict[str, object]) -> list[Program]:

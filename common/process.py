@@ -5,7 +5,7 @@ A role gives :func:`run` a :class:`Service` and is done. What happens around it:
 * it starts; then ``READY=1`` is told, and ``WATCHDOG=1`` every second for as long as the loop turns
   (see :mod:`gatecrew.common.notify`);
 * SIGTERM, SIGINT or SIGHUP stop it gracefully, within bounds of its own; a second one ends the process at once;
-* an error on the way is one line, told as ``STATUS`` too, and an exit code;
+* an error on the way is one line, on standard error, in the log file if there is one, and told as ``STATUS``; and an exit code;
 * a process whose supervisor is gone stops by itself. Its standard input is a pipe, whose other end closes however the
   supervisor dies; a thread waits for that, so that a hung loop does not matter.
 """
@@ -64,12 +64,18 @@ class Service(Protocol):
         """Stop gracefully, within a time that it bounds by itself; whatever :meth:`start` got to is undone."""
 
 
+def _to_stderr(error: str) -> None:
+    sys.stderr.write(f"Error: {error}\n")
+
+
 def run(
     config: Config,
     role: str,
     name: str,
     make: Callable[[Fail], Service],
     *,
+    complain: Callable[[str], None] = _to_stderr,
+    at_first: Callable[[], None] = lambda: None,
     at_once: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a service until it is told to stop, and return the exit code of the process.
@@ -80,6 +86,8 @@ def run(
         name: for the log.
         make: returns the service; it is called on the running loop. What it is given is to be called by a service that
             cannot go on: the process then stops, with exit code 1, or with 0 if there is no error.
+        complain: is told the error with which the process ends, in one line.
+        at_first: is called on the loop when a signal asks the process to stop.
         at_once: is called before a second signal ends the process.
 
     """
@@ -92,13 +100,15 @@ def run(
         logs.set_up(config.log, role=role, name=name)
         prepare_run_dir(config.cluster.directory)
         _raise_file_limit()
-        frame = _Frame(make, notifier)
+        frame = _Frame(make, notifier, at_first)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner, _signals(frame.interrupted, at_once):
             runner.run(frame.main())
     except GatecrewError as error:
         # a supervisor says it itself, once for all that fail in the same way
         if not notifier.send(STATUS=str(error)) or not supervised:
-            _log.error("%s", error)
+            if config.log.file and _log.hasHandlers():  # it could be opened
+                _log.error("%s", error)
+            complain(str(error))
         return Exit.of(error)
     except Exception as error:  # noqa: BLE001  # the last place at which it can be told
         notifier.send(STATUS=f"{type(error).__name__}: {error}")
@@ -152,8 +162,11 @@ def _memory() -> int:
 class _Frame:
     """One run of a service on the loop."""
 
-    def __init__(self, make: Callable[[Fail], Service], notifier: notify.Notifier) -> None:
+    def __init__(
+        self, make: Callable[[Fail], Service], notifier: notify.Notifier, at_first: Callable[[], None]
+    ) -> None:
         self._make = make
+        self._at_first = at_first
         self._notifier = notifier
         self._leave = asyncio.Event()
         self._error: GatecrewError | None = None
@@ -194,6 +207,7 @@ class _Frame:
         if self._loop is None:
             self._leave.set()
         else:
+            self._loop.call_soon_threadsafe(self._at_first)
             self._loop.call_soon_threadsafe(self._leave.set)
 
 

@@ -170,8 +170,9 @@ def alive(pid: int) -> bool:
 # Without a cluster
 
 
-def test_the_version_is_told() -> None:
-    assert CliRunner().invoke(cli.main, ["version"]).output == f"gatecrew {__version__}\n"
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_the_version_is_told(argument: str) -> None:
+    assert CliRunner().invoke(cli.main, [argument]).output == f"gatecrew {__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["", *cli.main.commands])
@@ -221,8 +222,14 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(site: Site, arguments
         ([], "from gatecrew import App\napp = App()\ndef on(:\n", "chat.py:3: SyntaxError"),
         ([], "import nowhere\n", "chat.py:1: ModuleNotFoundError"),
         (["-d"], "from gatecrew import App\n", "expected an App named app"),
+        ([], "from gatecrew import App\napp = App()\n", "has no handlers"),
+        (
+            ["-d"],
+            "from gatecrew import App\napp = App()\n@app.on_start\ndef fail():\n    raise OSError('no database')\n",
+            "a start handler failed: {folder}/chat.py:5: OSError: no database",
+        ),
     ],
-    ids=["a syntax error", "a missing module", "no app"],
+    ids=["a syntax error", "a missing module", "no app", "no handlers", "a start handler"],
 )
 def test_an_app_that_does_not_import_is_one_line_and_leaves_nothing_behind(
     site: Site, mode: list[str], code: str, text: str
@@ -231,8 +238,8 @@ def test_an_app_that_does_not_import_is_one_line_and_leaves_nothing_behind(
 
     line = site.refused("start", *mode)
 
-    assert re.search(r"worker-[12]: chat:app", line)
-    assert text in line
+    assert re.match(r"Error: worker-[12]: ", line)
+    assert text.format(folder=site.folder) in line
     assert site.processes() == []
     assert [path.name for path in site.run_dir.iterdir() if path.suffix != ".log"] == []
 
@@ -245,7 +252,7 @@ def test_a_port_in_use_is_one_line(site: Site) -> None:
 
         line = site.refused("start", GATECREW_GATEWAY_LISTEN=url)
 
-    assert f"[gateway] listen: cannot listen on {url}: Address already in use" in line
+    assert line == f"Error: [gateway] listen: cannot listen on {url}: Address already in use"
     assert site.processes() == []
 
 
@@ -293,7 +300,7 @@ def test_start_works_without_a_file_and_ctrl_c_ends_it(site: Site) -> None:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate()
 
-        assert (process.returncode, out) == (0, ""), err
+        assert (process.returncode, out) == (0, "stopping; Ctrl-C again kills at once\n"), err
         assert " ERROR " not in err
         assert not alive(worker)
         assert supervisor.find(site.run_dir) is None
@@ -316,6 +323,39 @@ def test_each_role_runs_alone(site: Site, role: str) -> None:
 
 
 # In the background
+
+
+def test_the_log_tells_who_came_and_went_in_order_and_nothing_of_callers(site: Site) -> None:
+    site.ok("start", "-d", "--workers", "1")
+    site.ok("send", "--all", "hello")
+    keys = {name: member["key"] for name, member in site.until_members("register-1", "gateway-1", "worker-1").items()}
+
+    site.ok("stop")
+
+    log = (site.run_dir / "gatecrew.log").read_text()
+    worker, gateway = (f"{name.partition('-')[0]} {name} ({keys[name]})" for name in ("worker-1", "gateway-1"))
+    for who, what in (
+        ("register-1", f"{worker} joined"),
+        ("gateway-1", f"{worker} joined"),
+        ("register-1", f"{gateway} left"),
+        ("worker-1", "gateway gateway-1 left"),
+        ("register-1", f"{worker} left"),
+    ):
+        assert f" INFO {who}: {what}\n" in log
+    assert "lost" not in log
+    assert "caller" not in log
+
+
+def test_pages_are_named_for_a_browser(site: Site) -> None:
+    (site.folder / "web").mkdir()
+    (site.folder / "gatecrew.toml").write_text(
+        CONFIG.format(run_dir=site.run_dir).replace("[worker]", 'pages = "web"\n[worker]')
+    )
+
+    line = site.ok("start", "-d")
+
+    port = url_in(line).rpartition(":")[2]
+    assert f"; clients connect to ws://127.0.0.1:{port}; pages at http://127.0.0.1:{port}/; log: " in line
 
 
 def test_status_shows_all_processes(cluster: Site) -> None:
@@ -346,10 +386,8 @@ def test_status_shows_all_processes(cluster: Site) -> None:
 
 
 def test_a_second_start_is_refused(cluster: Site) -> None:
-    line = cluster.refused("start")
-
-    assert line.endswith(f"ERROR supervisor: it runs already, as process {cluster.pid}")
-    assert cluster.refused("start", "-d") == f"Error: it runs already, as process {cluster.pid}"
+    for mode in ([], ["-d"]):
+        assert cluster.refused("start", *mode) == f"Error: it runs already, as process {cluster.pid}"
     assert sorted(cluster.until_members(*ROLES)) == sorted(ROLES)
 
 
@@ -371,7 +409,7 @@ def test_a_message_is_sent_from_the_command_line(cluster: Site) -> None:
         assert isinstance(client_id, str)
 
         for target in (["--all"], ["--client", client_id], ["--uid", "anna"], ["--group", "lobby"]):
-            cluster.ok("send", *target, "hello")
+            assert cluster.ok("send", *target, "hello") == ""
             assert client.recv() == "hello"
         cluster.ok("send", "--all", "--binary", "hello")
         assert client.recv() == b"hello"
@@ -397,7 +435,7 @@ def test_a_reload_brings_new_handlers_to_clients_that_stay_connected(cluster: Si
         client.recv()
         (cluster.folder / "chat.py").write_text(CHAT.replace("client.send(data)", "client.send(f'new {data}')"))
         try:
-            cluster.ok("reload")
+            assert cluster.ok("reload") == "2 workers replaced\n"
 
             client.send("hello")
             assert client.recv() == "new hello"
@@ -450,7 +488,7 @@ def test_a_restart_is_as_the_start_was_but_for_what_is_given(site: Site) -> None
     (site.folder / "gatecrew.toml").write_text(CONFIG.format(run_dir=site.run_dir))
 
     processes = site.processes()
-    assert site.ok("stop") == ""
+    assert site.ok("stop") == "stopped\n"
     assert not any(alive(pid) for pid in processes)
     assert [path.name for path in site.run_dir.iterdir()] == ["gatecrew.log"]
 

@@ -24,7 +24,7 @@ PROGRAM = """
 import asyncio, os, resource, sys, time
 from pathlib import Path
 from gatecrew.common import process
-from gatecrew.common.config import ClusterConfig, Config, GatewayConfig, WorkerConfig
+from gatecrew.common.config import ClusterConfig, Config, LogConfig
 from gatecrew.common.errors import AppError, ConfigError, GatecrewError
 
 def say(text):
@@ -44,6 +44,7 @@ class Mine(Service):
 
 config = Config(
     cluster=ClusterConfig(run_dir={run_dir!r}),
+    log=LogConfig(file={log!r}),
 )
 process.patience = lambda config: {patience}
 code = process.run(config, "worker", "worker-1", Mine, at_once=lambda: say("at once"))
@@ -109,13 +110,19 @@ class Stage:
         self._held = -1
 
     async def start(
-        self, body: str, *, patience: float = 20.0, stdin: int = asyncio.subprocess.DEVNULL, restarts: str | None = None
+        self,
+        body: str,
+        *,
+        patience: float = 20.0,
+        stdin: int = asyncio.subprocess.DEVNULL,
+        restarts: str | None = None,
+        log: str = "",
     ) -> Started:
         address = str(self.run_dir / "ear")
         ear = notify.listen(address)
         self.stack.callback(ear.close)
         program = PROGRAM.format(
-            body=body.replace("\n", "\n    "), run_dir=str(self.run_dir / "run"), patience=patience
+            body=body.replace("\n", "\n    "), run_dir=str(self.run_dir / "run"), patience=patience, log=log
         )
         started = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -179,8 +186,22 @@ async def test_an_error_at_the_start_is_one_line_and_an_exit_code(stage: Stage, 
     assert await started.told() == {"STATUS": "no luck"}
     ended, out, err = await started.ends()
     assert (ended, out) == (code, "stop\nend\n")
-    assert err.endswith(" ERROR worker-1: no luck\n")
-    assert err.count("\n") == 1
+    assert err == "Error: no luck\n"
+
+
+async def test_an_error_is_in_the_log_file_too(stage: Stage) -> None:
+    log = stage.run_dir / "log"
+    started = await stage.start("async def start(self): raise GatecrewError('no luck')", log=str(log))
+
+    assert await started.ends() == (1, "stop\nend\n", "Error: no luck\n")
+    assert log.read_text().endswith(" ERROR worker-1: no luck\n")
+
+
+async def test_a_log_file_that_cannot_be_opened_is_one_line(stage: Stage) -> None:
+    started = await stage.start("pass", log="/nowhere/log")
+
+    code, _, err = await started.ends()
+    assert (code, err) == (2, "Error: [log] file: cannot open /nowhere/log: No such file or directory\n")
 
 
 async def test_a_supervised_process_leaves_it_to_its_supervisor_to_tell_the_error(stage: Stage) -> None:
@@ -223,7 +244,7 @@ async def test_a_service_that_cannot_go_on_stops_with_its_error(stage: Stage) ->
 
     code, out, err = await started.ends()
     assert (code, out) == (1, "stop\nend\n")
-    assert err.endswith("the disk is full\n")
+    assert err == "Error: the disk is full\n"
 
 
 async def test_a_service_may_end_without_an_error(stage: Stage) -> None:
