@@ -70,6 +70,7 @@ class Client:
         "sent",
         "session",
         "told",
+        "tries",
         "uid",
     )
 
@@ -87,6 +88,7 @@ class Client:
         self.assigned = 0
         self.sent = 0
         self.redeliver = 0  # so many events from `sent` on were with a worker that is gone
+        self.tries = 0  # how many workers were lost with its first event
         self.port: Port | None = None  # the worker it is placed at
         self.generation = -1  # of the set of workers, when it was placed
         self.told = STRANGER

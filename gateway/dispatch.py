@@ -7,6 +7,8 @@ Rules:
 * A worker has credit; past it, events wait here. With no worker at all, they wait too.
 * When the set of workers changes, a client moves only if its choice falls out differently, and only when nothing of it is
   with its old worker; what comes meanwhile is held.
+* An event may be what kills workers. The first event of a client that was with two that were lost is a *suspect*: a worker has one
+  of these at a time, so that it shows which it is. One that was with four is given up, and the client's later events go on.
 * A client with too many events here, or any client while all events together are too many, is not read from.
 """
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+SUSPECT: Final = 2  #: workers that were lost with an event from which on it is tried apart from other suspects
+GIVEN_UP: Final = 4  #: workers that were lost with an event from which on no other gets it
 OVERHEAD: Final = 200  #: bytes that an event is taken to cost beside its data
 _HEADER_OVERHEAD: Final = 100  # bytes that a header is taken to cost beside its text
 
@@ -35,7 +39,7 @@ _HEADER_OVERHEAD: Final = 100  # bytes that a header is taken to cost beside its
 class Port:
     """One worker, as a gateway sees it: where its events go, and which of them are outstanding."""
 
-    __slots__ = ("counter", "key", "name", "outstanding", "room", "send", "waiting")
+    __slots__ = ("counter", "key", "name", "outstanding", "room", "send", "suspects", "waiting")
 
     def __init__(self, name: str, key: str, credit: int, send: Callable[[Message], None]) -> None:
         self.name = name
@@ -44,6 +48,7 @@ class Port:
         self.send = send
         self.counter = 0  # the number of the last event sent
         self.outstanding: dict[int, Client] = {}
+        self.suspects: dict[Client, None] = {}  # in order of arrival; the first of them is being tried
         self.waiting: deque[Client] = deque()  # a client for each event that waits; empty while there is room
 
     def __repr__(self) -> str:
@@ -70,6 +75,7 @@ class Dispatch:
         self.bytes = 0
         self.redelivered = 0
         self.misrouted = 0  #: how often the router failed
+        self.gave_up: Callable[[Client, Message], object] = lambda client, message: None  #: told of each event given up
         self.finished: Callable[[Client], object] = lambda client: None  #: told when a closed client has nothing left
 
     @property
@@ -81,7 +87,8 @@ class Dispatch:
     def queued(self) -> int:
         """How many events wait for credit or for a worker."""
         waiting = sum(len(port.waiting) for port in self.workers)
-        return waiting + sum(len(client.events) for client in self._homeless)
+        suspects = sum(len(client.events) - client.assigned for port in self.workers for client in port.suspects)
+        return waiting + suspects + sum(len(client.events) for client in self._homeless)
 
     def event(self, client: Client, message: Message) -> None:
         """Take the next event of a client: ``[opcode, 0, client, number, None, data]``."""
@@ -109,13 +116,17 @@ class Dispatch:
         if client is None or client.events[0][1] != number:  # what is outstanding is among the client's events
             raise LinkError(f"acknowledges event {number!r}, which it does not have or which is not the client's first")
         del port.outstanding[number]
-        message = client.events.pop(0)
-        self.bytes -= OVERHEAD + (len(message[5]) if message[0] == MESSAGE else _size(message[5]))
+        self._remove_first(client)
         client.sent -= 1
         client.assigned -= 1
         port.room += 1
         if port.waiting:
             self._send(port, port.waiting.popleft())
+        if client.tries:
+            client.tries = 0
+            if client in port.suspects:
+                del port.suspects[client]
+                self._try_next(port)
         if client.events:
             if not client.assigned:  # the rest was held until now
                 self._settle(client)
@@ -144,14 +155,35 @@ class Dispatch:
         """A worker is gone, and with it what it knew: others get its events, marked redelivered."""
         port.send = _nowhere  # clients without events find out when they have one
         self._leave(port)
-        clients = dict.fromkeys((*port.outstanding.values(), *port.waiting))
+        clients = dict.fromkeys((*port.outstanding.values(), *port.waiting, *port.suspects))
         port.outstanding.clear()
         port.waiting.clear()
+        port.suspects.clear()
         for client in clients:
+            if client.sent:
+                client.tries += 1
+                if client.tries >= GIVEN_UP:
+                    self._give_up(client)
             self.redelivered += client.sent
             client.redeliver += client.sent
             client.assigned = client.sent = 0
-            self._settle(client)
+            if client.events:
+                self._settle(client)
+            elif not client.open:
+                self.finished(client)
+
+    def _give_up(self, client: Client) -> None:
+        """Take away the first event of a client, which was with too many workers that were lost."""
+        client.tries = 0
+        client.sent -= 1
+        self.gave_up(client, self._remove_first(client))
+        if client.paused or self._held:
+            self._go_on_reading(client)
+
+    def _remove_first(self, client: Client) -> Message:
+        message = client.events.pop(0)
+        self.bytes -= OVERHEAD + (len(message[5]) if message[0] == MESSAGE else _size(message[5]))
+        return message
 
     def _leave(self, port: Port) -> None:
         if port in self.workers:
@@ -159,11 +191,12 @@ class Dispatch:
             self._generation += 1
 
     def _recall(self, port: Port) -> None:
-        """Place anew what waits for a worker's credit."""
+        """Place anew what waits for a worker's credit, or for its turn as a suspect."""
         waiting, port.waiting = port.waiting, deque()
-        clients = dict.fromkeys(waiting)
+        clients = dict.fromkeys((*waiting, *(client for client in port.suspects if not client.sent)))
         for client in clients:
             client.assigned = client.sent
+            port.suspects.pop(client, None)
         for client in clients:
             self._settle(client)
 
@@ -173,8 +206,10 @@ class Dispatch:
             if not client.assigned:
                 self._homeless[client] = None
             return
-        port = self._choose(client)
         old = client.port
+        if old is not None and client in old.suspects:
+            return
+        port = self._choose(client)
         if port is not old:
             if client.assigned:
                 return
@@ -183,9 +218,24 @@ class Dispatch:
             client.port = port
             client.told = STRANGER
             client.applied = 0
+        if client.tries >= SUSPECT:
+            client.generation = -1  # its next events have to come by here
+            port.suspects[client] = None
+            self._try_next(port)
+            return
         client.generation = self._generation
         while client.assigned < len(client.events):
             client.assigned += 1
+            if port.room > 0:
+                self._send(port, client)
+            else:
+                port.waiting.append(client)
+
+    def _try_next(self, port: Port) -> None:
+        """Let a worker have its first suspect, unless it has it already."""
+        client = next(iter(port.suspects), None)
+        if client is not None and not client.assigned:
+            client.assigned = 1
             if port.room > 0:
                 self._send(port, client)
             else:

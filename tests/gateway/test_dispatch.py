@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from gatecrew.common.errors import LinkError
 from gatecrew.common.messages import CLOSE, CONNECT, FORGET, MESSAGE, Message
+from gatecrew.gateway import dispatch as dispatch_module
 from gatecrew.gateway.client import Client
 from gatecrew.gateway.dispatch import OVERHEAD, Dispatch, Port
 from gatecrew.gateway.placement import Router, rendezvous, router
@@ -101,6 +102,8 @@ class House:
         self.dispatch = Dispatch(chosen, client_pending, event_buffer)
         self.finished: list[Client] = []
         self.dispatch.finished = self.finished.append
+        self.given_up: list[tuple[Client, int]] = []
+        self.dispatch.gave_up = lambda client, message: self.given_up.append((client, message[3]))
         self.count = 0
 
     def client(self) -> Client:
@@ -134,11 +137,12 @@ class House:
         self.dispatch.lost(worker.port)
         assert not worker.port.outstanding
         assert not worker.port.waiting
+        assert not worker.port.suspects
 
     def is_empty(self) -> bool:
         dispatch = self.dispatch
         nothing = not (dispatch.bytes or dispatch.queued or dispatch._homeless or dispatch._held)
-        return nothing and not any(port.outstanding or port.waiting for port in dispatch.workers)
+        return nothing and not any(port.outstanding or port.waiting or port.suspects for port in dispatch.workers)
 
 
 def reading(client: Client) -> bool:
@@ -326,8 +330,10 @@ def test_what_was_with_two_lost_workers_in_a_row_is_still_marked() -> None:
     house.lose(second)
     third = house.join("c")
 
-    assert third.numbers == [1, 2, 3, 4, 5, 6]
-    assert third.marks == [True] * 5 + [False]
+    assert (third.numbers, third.marks) == ([1], [True]), "a suspect is tried alone"
+    house.ack(third)
+    assert third.numbers == [2, 3, 4, 5, 6]
+    assert third.marks == [True] * 4 + [False]
 
 
 def test_what_waits_for_credit_after_a_loss_is_marked_wherever_it_goes() -> None:
@@ -608,6 +614,114 @@ def test_a_closed_client_is_finished_once_when_its_last_event_is_done() -> None:
     assert house.finished == [client]
 
 
+class TestSuspects:
+    """An event may be what kills workers: then it must not kill all of them for ever, nor take others with it."""
+
+    def test_an_event_that_was_with_four_workers_that_were_lost_is_given_up_and_the_next_ones_go_on(self) -> None:
+        house = House()
+        client = house.client()
+        house.say(client, times=3)
+        for number in range(4):
+            assert house.given_up == []
+            house.lose(house.join(f"worker-{number}"))
+        worker = house.join("worker")
+
+        assert house.given_up == [(client, 1)]
+        assert worker.numbers == [2, 3]
+        assert worker.marks == [True, True], "they were with the first of them"
+        house.ack(worker, 2)
+        assert house.is_empty()
+
+    def test_a_close_that_is_given_up_was_the_last_of_its_client(self) -> None:
+        house = House()
+        client = house.client()
+        house.close(client)
+        for number in range(4):
+            house.lose(house.join(f"worker-{number}"))
+
+        assert house.given_up == [(client, 1)]
+        assert house.finished == [client]
+        assert house.is_empty()
+
+    def test_suspects_are_tried_one_at_a_time_so_that_only_the_guilty_one_is_given_up(self) -> None:
+        house = House()
+        clients = [house.client() for _ in range(3)]
+        for client in clients:
+            house.say(client, times=2)
+        for number in range(2):
+            house.lose(house.join(f"worker-{number}"))
+        guilty = clients[0]
+        for number in range(2, 4):
+            worker = house.join(f"worker-{number}")
+            assert [event[2] for event in worker.inbox] == [guilty.id], "alone, and without what the client said next"
+            assert house.dispatch.queued == 5
+            house.lose(worker)
+        worker = house.join("worker")
+
+        assert house.given_up == [(guilty, 1)]
+        while worker.inbox:
+            house.ack(worker)
+        assert house.is_empty()
+        assert len(house.given_up) == 1
+
+    def test_when_a_suspect_is_done_the_next_one_is_tried_and_its_client_goes_on(self) -> None:
+        house = House()
+        one, two = house.client(), house.client()
+        for client in (one, two):
+            house.say(client, times=2)
+        for number in range(2):
+            house.lose(house.join(f"worker-{number}"))
+        worker = house.join("worker")
+        assert [(event[2], event[3]) for event in worker.inbox] == [(one.id, 1)]
+        house.say(one)
+        house.ack(worker)
+
+        assert [(event[2], event[3]) for event in worker.inbox] == [(two.id, 1), (one.id, 2), (one.id, 3)]
+
+    def test_suspects_hold_up_nobody_else(self) -> None:
+        house = House()
+        suspects = [house.client(), house.client()]
+        for client in suspects:
+            house.say(client)
+        for number in range(2):
+            house.lose(house.join(f"worker-{number}"))
+        worker = house.join("worker")
+        other = house.client()
+        house.say(other)
+
+        assert [event[2] for event in worker.inbox] == [suspects[0].id, other.id]
+
+    def test_suspects_that_wait_move_on_when_their_worker_drains(self) -> None:
+        house = House()
+        suspects = [house.client(), house.client()]
+        for client in suspects:
+            house.say(client)
+        for number in range(2):
+            house.lose(house.join(f"worker-{number}"))
+        worker = house.join("worker")
+        house.dispatch.draining(worker.port)
+        other = house.join("other")
+        assert [event[2] for event in other.inbox] == [suspects[1].id]
+        house.ack(worker)
+        house.ack(other)
+
+        assert house.is_empty()
+
+    def test_an_event_that_succeeds_at_last_leaves_no_suspicion_behind(self) -> None:
+        house = House()
+        client = house.client()
+        house.say(client, times=2)
+        for number in range(3):
+            house.lose(house.join(f"worker-{number}"))
+        worker = house.join("worker")
+        house.ack(worker)
+        assert client.tries == 0
+        house.lose(worker)
+
+        assert house.given_up == []
+        assert client.tries == 1
+
+
 class EventsArriveOnceInOrderWhateverWorkersDo(RuleBasedStateMachine):
     """Clients talk and close, workers join, work, drain, lie and die, in any order."""
 
@@ -624,8 +738,12 @@ class EventsArriveOnceInOrderWhateverWorkersDo(RuleBasedStateMachine):
         route=st.sampled_from(["sticky", "least_loaded", "random", "own", "broken"]),
         client_pending=st.sampled_from([1, 2, 3, 8, BIG]),
         event_buffer=st.sampled_from([2 * OVERHEAD, 10 * OVERHEAD, BIG]),
+        tries=st.sampled_from([(1, 2), (1, 3), (2, 4), (BIG, BIG)]),
     )
-    def begin(self, route: str, client_pending: int, event_buffer: int) -> None:
+    def begin(self, route: str, client_pending: int, event_buffer: int, tries: tuple[int, int]) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(dispatch_module, "SUSPECT", tries[0])
+        self.patch.setattr(dispatch_module, "GIVEN_UP", tries[1])
         own = {
             "own": Router(lambda client, workers: workers[client.number % len(workers)], sticky=False),
             "broken": Router(lambda client, workers: workers[client.number % 2], sticky=True),
@@ -706,6 +824,10 @@ class EventsArriveOnceInOrderWhateverWorkersDo(RuleBasedStateMachine):
         self.workers.remove(worker)
         self.tried.update((event[2], event[3]) for event in worker.inbox)
         self.house.lose(worker)
+        while self.house.given_up:
+            client, number = self.house.given_up.pop(0)
+            assert (client.id, number) in self.tried
+            self.done[client.id].append(number)
 
     @precondition(lambda self: self.workers)
     @rule(random=st.randoms(use_true_random=False), number=st.integers(-3, 40))
@@ -746,12 +868,15 @@ class EventsArriveOnceInOrderWhateverWorkersDo(RuleBasedStateMachine):
         dispatch = self.house.dispatch
         for client in self.clients:
             if client.events and not client.assigned:
-                assert not dispatch.workers
-                assert client in dispatch._homeless
+                assert client in dispatch._homeless or (client.port is not None and client in client.port.suspects)
+                assert not (client in dispatch._homeless and dispatch.workers)
             if client.open and not reading(client):
                 assert len(client.events) > self.client_pending // 2 or dispatch.bytes > self.event_buffer * 3 // 4
         for worker in self.workers:
             assert not (worker.port.waiting and worker.port.room)
+            assert [client.assigned for client in worker.port.suspects] == [1, *[0] * len(worker.port.suspects)][
+                : len(worker.port.suspects)
+            ]
             assert worker.port.room == worker.credit - len(worker.inbox)
             assert worker.port.room + len(worker.port.outstanding) == worker.credit
 
@@ -763,6 +888,12 @@ class EventsArriveOnceInOrderWhateverWorkersDo(RuleBasedStateMachine):
                     assert worker.known[client.id] == (client.uid, client.session)
 
     def teardown(self) -> None:
+        try:
+            self.come_to_an_end()
+        finally:
+            self.patch.undo()
+
+    def come_to_an_end(self) -> None:
         random = Random(0)
         for client in self.open_clients():
             self.house.close(client)
