@@ -217,7 +217,9 @@ class GatewayConfig:
         f"Which worker gets a new client: {', '.join(f'`{name}`' for name in ROUTERS)} or `module:function`.",
         check=_check_router,
     )
-    hooks: str = setting("", "Module with `worker_connected(name)` and `worker_gone(name, reason)`.")
+    hooks: str = setting(
+        "", "Module with functions that are told what happens: `worker_connected`, `worker_gone`, `event_given_up`."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ..common.ids import new_key
 from ..common.link import LEFT, Acceptor, Node, Peer
 from ..register.agent import Agent, link_settings
 from .core import Core
-from .dispatch import Dispatch, Port
+from .dispatch import GIVEN_UP, Dispatch, Port
 from .frames import encode
 from .listener import Listener
 from .pages import Pages
@@ -49,6 +49,7 @@ class Gateway:
         sys.path.insert(0, str(config.folder))  # where the application's own router and hooks are
         choose = router(gateway.router, random.Random())  # noqa: S311  # it spreads load, it keeps no secret
         dispatch = Dispatch(choose, gateway.client_pending, gateway.event_buffer)
+        dispatch.gave_up = self._gave_up
         self._dispatch = dispatch
         self._core = Core(self._node.key, dispatch, encode, self.counters)
         self._hooks = _import_hooks(gateway.hooks)
@@ -148,6 +149,13 @@ class Gateway:
     def peer_received(self, peer: Peer, batch: list[Message]) -> None:
         """Commands and questions came."""
         self._core.apply(batch, peer, peer.owner_data)
+
+    def _gave_up(self, client: Client, message: Message) -> None:
+        """An event was with too many workers that were lost."""
+        self.counters["discarded.given_up"] += 1
+        event_id = f"{client.id}:{message[3]}"
+        _log.error("event %s is given up: %d workers that had it were lost", event_id, GIVEN_UP)
+        self._hook("event_given_up", event_id, message[5])
 
     def _hook(self, name: str, *args: object) -> None:
         function = getattr(self._hooks, name, None)

@@ -65,6 +65,11 @@ class Actions:
         return {"redelivered": client.redelivered, "event_id": client.event_id, "pid": os.getpid()}
 
     @staticmethod
+    async def die(client: Client) -> None:
+        """End the whole process."""
+        os._exit(3)
+
+    @staticmethod
     async def join_and_count(client: Client, group: str) -> int:
         client.join(group)
         return await app.group(group).count()

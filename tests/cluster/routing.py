@@ -27,3 +27,7 @@ def worker_connected(name: str) -> None:
 def worker_gone(name: str, reason: str) -> None:
     log.info("hook: %s is gone: %s", name, reason)
     raise RuntimeError("a hook that fails")
+
+
+def event_given_up(event_id: str, data: str | bytes | list[object]) -> None:
+    log.info("hook: %s is given up: %s", event_id, data)

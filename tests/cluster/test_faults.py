@@ -109,6 +109,25 @@ def test_what_a_killed_worker_had_is_handled_again_and_marked(crew: Crew) -> Non
     assert guest.call("about")["redelivered"] is False
 
 
+def test_an_event_that_kills_each_worker_that_gets_it_is_given_up(crew: Crew) -> None:
+    guest, other = crew.connect("gateway-1", "worker-1"), crew.connect("gateway-1", "worker-1")
+    guest.send("die")
+    after = guest.send("about")
+    for _ in range(4):
+        until(lambda: not all(crew.processes[name].alive for name in crew.names("worker")))
+        dead = next(name for name in crew.names("worker") if not crew.processes[name].alive)
+        assert crew.ended(dead) == 3
+        crew.start(dead)
+
+    assert guest.result(after)["redelivered"] is True
+    assert guest.call("about")["redelivered"] is False
+    assert other.call("about")
+    log = crew.processes["gateway-1"].log
+    event_id = re.search(r"event (\S+) is given up: 4 workers that had it were lost", log)
+    assert event_id
+    assert event_id[1].startswith(guest.id)
+
+
 def test_the_close_event_that_a_dead_worker_had_is_handled_by_another(crew: Crew) -> None:
     watcher, guest = crew.connect("gateway-2", "worker-2"), crew.connect("gateway-1", "worker-1")
     watcher.do("client.join", f"watch {guest.id}")
