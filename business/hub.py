@@ -30,14 +30,13 @@ T = TypeVar("T")
 class Gateway:
     """One gateway, as a worker or caller sees it, from when it joined until it left."""
 
-    __slots__ = ("acks", "alive", "clients", "connector", "full", "gone", "key", "late", "name", "peer")
+    __slots__ = ("acks", "clients", "connector", "full", "gone", "key", "late", "name", "peer")
 
     def __init__(self, name: str, key: str) -> None:
         self.name = name
         self.key = key
         self.connector: Connector
         self.peer: Peer
-        self.alive = False  # whether there is a lane; what began under an earlier one is void
         self.full = False  # it does not keep up with what it is sent: none of its events is handled for now
         self.gone = False  # the registers know nothing of it any more
         self.late: list[Message] = []  # commands that leave with the acks
@@ -46,6 +45,11 @@ class Gateway:
 
     def __repr__(self) -> str:
         return f"gateway {self.name}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a lane; what began under an earlier one is void."""
+        return self.peer.up
 
 
 class Listener(Protocol):
@@ -127,9 +131,7 @@ class Hub:
         missed = self._post(others, gateway) if others else []
         if not gateway.acks and not gateway.late:
             self._late.append(gateway)
-            if not self._marked:
-                self._marked = True
-                self._loop.call_soon(self.flush)
+            self._flush_soon()
         gateway.acks.append(number)
         if own:
             gateway.late += own
@@ -176,10 +178,13 @@ class Hub:
             self.flush()
         if not peer.out:
             self._early.append(gateway)
-            if not self._marked:
-                self._marked = True
-                self._loop.call_soon(self.flush)
+            self._flush_soon()
         peer.out.append(message)
+
+    def _flush_soon(self) -> None:
+        if not self._marked:
+            self._marked = True
+            self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Let everything go now, not at the end of the loop's turn: first what must not be lost if the acks are not."""
@@ -242,10 +247,8 @@ class Hub:
 
     def joined(self, peer: Peer) -> None:
         """There is a link to a gateway."""
-        gateway: Gateway = peer.owner_data
-        gateway.alive = True
         if self._listener is not None:
-            self._listener.joined(gateway)
+            self._listener.joined(peer.owner_data)
 
     def received(self, peer: Peer, batch: list[Message]) -> None:
         """A batch came from a gateway."""
@@ -266,7 +269,6 @@ class Hub:
             _log.warning("lost %s: %s; batches that may not have arrived there: %d", gateway, reason, peer.unsure)
         else:
             _log.info("lost %s: %s", gateway, reason)
-        gateway.alive = False
         gateway.late, gateway.acks = [], []
         gateway.full = False
         if self._listener is not None:

@@ -56,7 +56,6 @@ class Runner:
     def __init__(self, app: App, hub: Hub, *, concurrency: int, time_limit: float) -> None:
         self.counters: Counter[str] = Counter()
         self.events = 0
-        self.suspended = 0
         self._app = app
         self._hub = hub
         self._concurrency = concurrency
@@ -75,6 +74,11 @@ class Runner:
         self._closed = False
         self._leader: asyncio.Task[None]
         self._new_leader()
+
+    @property
+    def suspended(self) -> int:
+        """How many handlers have begun and not ended."""
+        return len(self._running)
 
     @property
     def queued(self) -> int:
@@ -128,7 +132,7 @@ class Runner:
 
     async def idle(self) -> None:
         """Return when no event is left."""
-        while self._ready or self.suspended or self._held:
+        while self._ready or self._running or self._held:
             self._idle = self._loop.create_future()
             await self._idle
 
@@ -155,10 +159,10 @@ class Runner:
     # Leading
 
     async def _lead(self) -> None:
-        ready = self._ready
+        ready, running = self._ready, self._running
         left = AT_ONCE
         while True:
-            while ready and self.suspended < self._concurrency:
+            while ready and len(running) < self._concurrency:
                 client, message = ready.popleft()
                 if client.busy or client.source.full or client.source in self._held:
                     self._set_aside(client, message)
@@ -283,7 +287,7 @@ class Runner:
             wake.set_result(None)
 
     def _see_whether_idle(self) -> None:
-        if self._idle is not None and not (self._ready or self.suspended or self._held):
+        if self._idle is not None and not (self._ready or self._running or self._held):
             idle, self._idle = self._idle, None
             if not idle.done():
                 idle.set_result(None)
@@ -295,7 +299,6 @@ class Runner:
         client = turn.client
         assert client is not None, "only events of clients are led"
         client.busy = True
-        self.suspended += 1
         self._running[turn] = task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
         limit = self._loop.call_later(self._time_limit, self._overdue, turn) if self._time_limit else None
@@ -340,7 +343,6 @@ class Runner:
         client = turn.client
         assert client is not None, "only events of clients are led"
         client.busy = False
-        self.suspended -= 1
         if client.mailbox:
             self._ready.extendleft((client, message) for message in reversed(client.mailbox))
         client.mailbox = None

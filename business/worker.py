@@ -59,6 +59,7 @@ class Worker:
         self._runner: Runner
         self._threads = ThreadPoolExecutor(config.worker.threads, thread_name_prefix=_THREADS)
         self._timers: list[asyncio.Task[None]] = []
+        self._once: list[str] = []  # names of timers that the cluster has once
         self._turns = Turns(self._key, wait=config.cluster.dead_after)
         self._meter = process.Meter()
         self._takes = False  # whether it takes events
@@ -75,6 +76,8 @@ class Worker:
         """
         config = self._config
         app = self._app = self._app or loader.load(config.worker.app, config.folder)
+        timers = app.timers()
+        self._once = [timer.name for timer in timers if timer.once]
         node = Node("worker", self._name, self._key)
         self._hub = Hub(
             node,
@@ -102,7 +105,7 @@ class Worker:
         for gateway in self._hub.gateways.values():
             if gateway.alive:
                 self._take_from(gateway)
-        self._timers = [self._loop.create_task(self._run_timer(timer)) for timer in app.timers()]
+        self._timers = [self._loop.create_task(self._run_timer(timer)) for timer in timers]
         return None
 
     async def stop(self) -> None:
@@ -169,10 +172,8 @@ class Worker:
 
     def members_changed(self) -> None:
         """Other workers may have come or gone, and with them the choice of who runs a timer."""
-        app = self._app
-        assert app is not None, "it has started"
         workers = [key for key, member in self._hub.agent.members.items() if member.role == "worker"]
-        self._turns.seen([timer.name for timer in app.timers() if timer.once], workers, self._loop.time())
+        self._turns.seen(self._once, workers, self._loop.time())
 
     def _take_from(self, gateway: Gateway) -> None:
         gateway.peer.send([op.TAKE, self._config.worker.credit])
