@@ -225,21 +225,21 @@ class Dispatch:
             return
         client.generation = self._generation
         while client.assigned < len(client.events):
-            client.assigned += 1
-            if port.room > 0:
-                self._send(port, client)
-            else:
-                port.waiting.append(client)
+            self._assign(port, client)
 
     def _try_next(self, port: Port) -> None:
         """Let a worker have its first suspect, unless it has it already."""
         client = next(iter(port.suspects), None)
         if client is not None and not client.assigned:
-            client.assigned = 1
-            if port.room > 0:
-                self._send(port, client)
-            else:
-                port.waiting.append(client)
+            self._assign(port, client)
+
+    def _assign(self, port: Port, client: Client) -> None:
+        """Send the client's next event, or let it wait for credit. :meth:`event` has these lines itself, as it is called most."""
+        client.assigned += 1
+        if port.room > 0:
+            self._send(port, client)
+        else:
+            port.waiting.append(client)
 
     def _choose(self, client: Client) -> Port:
         """Ask the router. A user's own one may fail; then the client gets a worker all the same."""
