@@ -121,9 +121,9 @@ class Town:
             process.kill()
             await process.wait()
 
-    def connector(self, recorder: Recorder, role: str = "worker") -> Connector:
+    def connector(self, recorder: Recorder, role: str = "worker", settings: LinkSettings = SETTINGS) -> Connector:
         """Connect to the register without an agent, to say what no agent would say."""
-        link = Connector(Node(role, "raw", new_key()), SETTINGS, recorder, self.address())
+        link = Connector(Node(role, "raw", new_key()), settings, recorder, self.address())
         self._stack.push_async_callback(link.close)
         return link
 

@@ -98,11 +98,12 @@ async def test_changes_are_numbered_within_an_epoch(town: Town, recorder: Record
 
 
 async def test_who_lags_behind_gets_everything_anew_once_there_is_room(town: Town, recorder: Recorder) -> None:
-    await town.register(settings=replace(LinkSettings(), lane_buffer=0))  # full until the last message is acknowledged
-    town.connector(recorder, "caller")
+    patient = LinkSettings(probe_interval=5.0, dead_after=30.0, lane_buffer=0)  # it acknowledges once a second
+    await town.register(settings=patient)  # full until the last message is acknowledged
+    town.connector(recorder, "caller", patient)
     opcode, epoch, number, members = await recorder.messages.get()
     assert (opcode, number, members) == (messages.SNAPSHOT, 0, [])
-    one = town.member("one")  # at once: the snapshot is not acknowledged yet
+    one = town.member("one")  # at once: the snapshot is not acknowledged yet, also on a machine that is busy
     record = ["worker", "one", one.node.key, "", {}]
     assert await recorder.messages.get() == [messages.SNAPSHOT, epoch, 1, [record]]
 
