@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import aiosqlite
 from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -52,7 +53,9 @@ def make_engine(url: str, timeout: float) -> AsyncEngine:
         engine = create_async_engine(
             where,
             isolation_level="READ COMMITTED" if on_postgresql else "SERIALIZABLE",
-            connect_args={"command_timeout" if on_postgresql else "timeout": timeout},
+            connect_args=(
+                {"command_timeout": timeout} if on_postgresql else {"timeout": timeout, "async_creator_fn": _open_file}
+            ),
             pool_pre_ping=on_postgresql,  # a restarted server costs no append
             poolclass=AsyncAdaptedQueuePool,
             pool_size=1 if in_memory else _CONNECTIONS,
@@ -99,6 +102,18 @@ async def _write_ahead(engine: AsyncEngine, seconds: float) -> None:
             if "locked" not in str(error.orig) or time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.02)
+
+
+async def _open_file(*arguments: Any, **options: Any) -> Any:
+    """Connect to SQLite; where that fails, leave no thread behind that speaks up after the loop has ended."""
+    connection = aiosqlite.connect(*arguments, **options)
+    thread = connection._thread  # noqa: SLF001 - SQLAlchemy takes it from there too
+    thread.daemon = True
+    try:
+        return await connection
+    except Exception:
+        thread.join()  # it was told to end, and has nothing else to do
+        raise
 
 
 def _on_connect(connection: Any, _record: object) -> None:

@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -556,6 +557,13 @@ class TestErrors:
     async def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(HistoryError, match="unable to open database file"):
             await History(f"sqlite:///{tmp_path}/nowhere/chat.db").open()
+
+    async def test_a_failed_open_leaves_no_thread(self, tmp_path: Path) -> None:
+        before = threading.enumerate()
+        for _ in range(50):
+            with pytest.raises(HistoryError):
+                await History(f"sqlite:///{tmp_path}/nowhere/chat.db").open()
+            assert threading.enumerate() == before
 
     async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
         (tmp_path / "chat.db").write_bytes(b"something else, and long enough to be taken for a header" * 20)
