@@ -155,7 +155,7 @@ class _Link:
         self.owner = owner
         self.counters: Counter[str] = Counter()
         self.loop = asyncio.get_running_loop()
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+        self.socket = _new_socket(self.loop, kind)
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -583,6 +583,12 @@ class Connector(_Link):
         self._lane_id = secrets.randbits(32)
         super()._lose(peer, reason)
         self._hello_at = max(self._hello_at, self.loop.time() + self._tick_every)
+
+
+def _new_socket(loop: asyncio.AbstractEventLoop, kind: int) -> zmq.Socket[bytes]:
+    """Return a socket of this kind; a loop that simulates the network gives one of its own."""
+    make: Callable[[int], zmq.Socket[bytes]] = getattr(loop, "zmq_socket", zmq.Context.instance().socket)
+    return make(kind)
 
 
 def _is_name(value: object) -> TypeGuard[str]:
