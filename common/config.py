@@ -193,7 +193,12 @@ class GatewayConfig:
     open_timeout: float = setting(10.0, "Seconds that a client has for the opening handshake.", low=0.01)
     close_timeout: float = setting(5.0, "Seconds that a client has for the closing handshake.", low=0.01)
     drain_timeout: float = setting(
-        10.0, "Seconds that a stopping gateway waits for the last events of its clients to be handled.", low=0
+        10.0,
+        "Seconds in which a stopping gateway lets its clients go; then as many for their last events to be handled.",
+        low=0,
+    )
+    reconnect_rate: int = setting(
+        500, "Clients a second that each gateway can take from one that stops, which lets them go at that pace.", low=1
     )
     # a message has to fit into a frame between processes: see wire.MAX_FRAME
     max_message: int = setting(MIB, "Bytes of the largest message that a client may send.", low=1, high=64 * MIB)

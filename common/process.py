@@ -122,7 +122,7 @@ def run(
 def patience(config: Config) -> float:
     """Return the seconds that any process of the cluster may take to stop; what takes longer is killed."""
     worker = 2 * config.worker.drain_timeout  # its clients, then its stop handlers
-    gateway = config.gateway.close_timeout + config.gateway.drain_timeout
+    gateway = config.gateway.close_timeout + 2 * config.gateway.drain_timeout  # its clients, then their last events
     return max(worker, gateway) + 5.0
 
 

@@ -16,13 +16,18 @@ class Reason(NamedTuple):
     code: int
     text: str
 
+    def with_retry(self, delay: float) -> Reason:
+        """Return the same reason with so many seconds after which to come back, which programs can read: ``retry=<ms>``."""
+        return self._replace(text=f"{self.text} retry={round(delay * 1000)}")
+
 
 SLOW = Reason("slow", 1013, "too slow: more was waiting for you than client_buffer allows")
 PONG_MISSED = Reason("pong_missed", 3008, "no answer to pings")
 OPEN_TIMEOUT = Reason("open_timeout", 1002, "the handshake took too long")
 OVERLOADED = Reason("overloaded", 1013, "too many events wait for the workers: come again later")
-GATEWAY_STOPPING = Reason("gateway_stopping", 1012, "the gateway restarts")
+GATEWAY_STOPPING = Reason("gateway_stopping", 1012, "gateway_stopping")
 TOO_BIG = Reason("too_big", 1009, "message over max_message")
 NOT_UTF8 = Reason("not_utf8", 1007, "text that is not UTF-8")
 PROTOCOL_ERROR = Reason("protocol_error", 1002, "not RFC 6455")
 INTERNAL_ERROR = Reason("internal_error", 1011, "a failure of the gateway")
+GATEWAY_LOST = Reason("gateway_lost", 1006, "gateway_lost")  # told to handlers only: the client is not there any more

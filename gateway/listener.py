@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
-from ..common import reasons
 from ..common.addresses import parse
 from ..common.errors import ListenError
 from .handshake import Terms
@@ -19,6 +18,7 @@ from .websocket import PROTOCOL_LOG, Connection, Owner, Shared
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Iterable
 
     from websockets.typing import Subprotocol
 
@@ -46,8 +46,7 @@ class Listener:
             ``aborted.close_timeout`` for each that did not hang up in time.
         pages: what plain HTTP requests get.
 
-    To stop: :meth:`stop_accepting`, :meth:`close_clients`, :meth:`wait_closed`, :meth:`abort_clients`; or :meth:`stop`,
-    which is all of that.
+    To stop: :meth:`stop_accepting`, :meth:`send_away`, :meth:`wait_closed`, :meth:`abort_clients`.
 
     """
 
@@ -107,15 +106,19 @@ class Listener:
             server.close()
         self._servers.clear()
 
-    async def close_clients(self, reason: Reason, *, over: float = 0.0) -> None:
-        """Close all clients, a few in each turn, spread over so many seconds so that they do not come back together."""
+    @property
+    def staying(self) -> int:
+        """How many connections are not about to leave."""
+        return sum(connection.staying for connection in self._shared.connections) if self._shared is not None else 0
+
+    async def send_away(self, reason: Reason, slots: Iterable[float]) -> None:
+        """Close as many clients as there are slots, a few in each turn, and tell each its own: when to come back, in seconds."""
         connections = list(self._shared.connections) if self._shared is not None else []
-        batches = -(-len(connections) // _AT_ONCE)
-        rest = iter(connections)
-        while batch := list(islice(rest, _AT_ONCE)):
-            for connection in batch:
-                connection.shut(reason)
-            await asyncio.sleep(over / batches)
+        going = zip(slots, (connection for connection in connections if connection.staying), strict=False)
+        while some := list(islice(going, _AT_ONCE)):
+            for slot, connection in some:
+                connection.shut(reason.with_retry(slot))
+            await asyncio.sleep(0)
 
     async def wait_closed(self, timeout: float) -> bool:  # noqa: ASYNC109  (a deadline of its own, not an error)
         """Wait until no connection is left; return whether that is so after at most so many seconds."""
@@ -141,13 +144,6 @@ class Listener:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    async def stop(self, reason: Reason = reasons.GATEWAY_STOPPING) -> None:
-        """Go away: accept nobody, close everybody, wait for ``close_timeout`` at most."""
-        self.stop_accepting()
-        await self.close_clients(reason)
-        await self.wait_closed(self._config.close_timeout)
-        await self.abort_clients()
 
     def _look_after(self) -> None:
         """Look after the connections whose time has come."""

@@ -16,6 +16,7 @@ from ..common.errors import ConfigError
 from ..common.ids import new_key
 from ..common.link import LEFT, Acceptor, Node, Peer
 from ..register.agent import Agent, link_settings
+from . import drain
 from .core import Core
 from .dispatch import GIVEN_UP, Dispatch, Port
 from .frames import encode
@@ -58,6 +59,7 @@ class Gateway:
         self._meter = process.Meter()
         self._acceptor: Acceptor | None = None
         self._agent: Agent | None = None
+        self._stopping = False
         #: Takes one message of a client: the rules themselves, as this is where the most happens.
         self.received = self._core.received
         self.closed = self._core.closed
@@ -86,10 +88,10 @@ class Gateway:
         return " ".join([*self._listener.urls, *pages])
 
     async def stop(self) -> None:
-        """Take no more clients, close those that there are, let their last events be handled, leave."""
+        """Take no more clients, let go those that there are, let their last events be handled, leave."""
         config = self._config.gateway
         self._listener.stop_accepting()
-        await self._listener.close_clients(reasons.GATEWAY_STOPPING)
+        await self._let_clients_go(config.reconnect_rate, config.drain_timeout)
         await self._listener.wait_closed(config.close_timeout)
         await self._listener.abort_clients()
         if not await self._dispatch_empty(config.drain_timeout):
@@ -98,6 +100,32 @@ class Gateway:
             await self._agent.close()
         if self._acceptor is not None:
             await self._acceptor.close()
+
+    async def _let_clients_go(self, rate: float, timeout: float) -> None:  # noqa: ASYNC109  # a bound, no cancellation
+        """Send the clients to the other gateways, as fast as those can take them, within so many seconds."""
+        now = asyncio.get_running_loop().time
+        self._stopping = True
+        if self._agent is not None:
+            self._agent.join()  # again, so that others that stop know it now and not with the next heartbeat
+        deadline = now() + timeout
+        booked = 0.0  # the time up to which clients come back already
+        while self._listener.staying:
+            others = await self._others()
+            clients, start = self._listener.staying, now()
+            slots = drain.batch(clients, others, rate, deadline - start, booked - start)
+            await self._listener.send_away(reasons.GATEWAY_STOPPING, slots)
+            if len(slots) == clients:
+                break
+            booked = start + slots[-1]
+            await asyncio.sleep(drain.EVERY)
+
+    async def _others(self) -> int:
+        """Return how many other gateways there are that do not stop, too, as far as the registers know."""
+        if self._agent is None:
+            return 0
+        reports = await self._agent.ask_members(drain.EVERY)
+        stopping = {report["key"] for report in reports if report["stats"].get("stopping")} | {self._node.key}
+        return sum(member.role == "gateway" and member.key not in stopping for member in self._agent.members.values())
 
     async def _dispatch_empty(self, timeout: float) -> bool:  # noqa: ASYNC109  # a bound for an answer, no cancellation
         if self._dispatch.workers:  # without any, nothing will be handled
@@ -116,6 +144,7 @@ class Gateway:
             "workers": len(self._dispatch.workers),
             "redelivered": self._dispatch.redelivered,
             "misrouted": self._dispatch.misrouted,
+            "stopping": self._stopping,
             **self.counters,
             **(self._acceptor.counters if self._acceptor is not None else {}),
         }

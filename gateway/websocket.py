@@ -132,6 +132,11 @@ class Connection(asyncio.Protocol):
         self.slot = UNSET
         self.write = _ignore
 
+    @property
+    def staying(self) -> bool:
+        """Whether it is open, or about to open."""
+        return self.open or self._opening is not None
+
     # What the owner calls
 
     def send(self, data: str | bytes) -> None:

@@ -56,7 +56,7 @@ async def test_an_address_that_cannot_be_had_is_an_error(recorder: Recorder) -> 
         await listener.start()
 
     assert listener.urls == ()
-    await listener.stop()
+    await listener.abort_clients()
 
 
 async def test_a_host_that_is_not_known_is_an_error(recorder: Recorder) -> None:
@@ -65,21 +65,45 @@ async def test_a_host_that_is_not_known_is_an_error(recorder: Recorder) -> None:
         await listener.start()
 
 
-async def test_stopping_accepts_nobody_closes_everybody_and_waits(serve: Serve) -> None:
+async def test_who_goes_away_is_told_when_to_come_back(serve: Serve) -> None:
     async with serve() as served:
         clients = [await connect(served.url) for _ in range(3)]
-        _, opening = await served.raw()
         await served.owner.until(lambda: len(served.owner.visitors) == 3)
-        await served.listener.stop()
-
-        for client in clients:
-            await client.wait_closed()
-            assert (client.close_code, client.close_reason) == (1012, reasons.GATEWAY_STOPPING.text)
-        assert served.owner.closed_with == [(1012, reasons.GATEWAY_STOPPING.text)] * 3
-        assert served.counters == {"closed.gateway_stopping": 3}
+        served.listener.stop_accepting()
         with pytest.raises(OSError, match=r"refused|failed|reset"):
             await served.raw()
-        opening.close()
+        assert served.listener.staying == 3
+
+        await served.listener.send_away(reasons.GATEWAY_STOPPING, [0.0004, 2.35])
+
+        assert served.listener.staying == 1
+        told = ["gateway_stopping retry=0", "gateway_stopping retry=2350"]
+        assert served.owner.closed_with == [(1012, text) for text in told]
+        (stays,) = (visitor.connection for visitor in served.owner.visitors if visitor.connection.open)
+        stays.send("still here")
+
+        await served.listener.send_away(reasons.GATEWAY_STOPPING, [1.0, 2.0, 3.0])
+
+        assert await served.listener.wait_closed(10)
+        told.append("gateway_stopping retry=1000")
+        for client in clients:
+            await client.wait_closed()
+            assert client.close_code == 1012
+        assert sorted(str(client.close_reason) for client in clients) == sorted(told)
+        assert served.counters == {"closed.gateway_stopping": 3}
+
+
+async def test_who_has_not_opened_yet_is_cut(serve: Serve) -> None:
+    async with serve() as served:
+        reader, writer = await served.raw()
+        while not served.listener.staying:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0)
+
+        await served.listener.send_away(reasons.GATEWAY_STOPPING, [1.0])
+
+        assert await served.listener.wait_closed(10)
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_who_does_not_hang_up_is_waited_for_until_the_deadline(serve: Serve) -> None:
@@ -96,11 +120,11 @@ async def test_who_does_not_hang_up_is_waited_for_until_the_deadline(serve: Serv
         writer.close()
 
 
-async def test_closing_many_takes_several_turns(serve: Serve) -> None:
+async def test_sending_many_away_takes_several_turns(serve: Serve) -> None:
     async with serve() as served:
         clients = [await connect(served.url, proxy=None) for _ in range(300)]
         await served.owner.until(lambda: len(served.owner.visitors) == 300)
-        closing = asyncio.ensure_future(served.listener.close_clients(reasons.GATEWAY_STOPPING, over=0.05))
+        closing = asyncio.ensure_future(served.listener.send_away(reasons.GATEWAY_STOPPING, [0.0] * 300))
         await served.owner.until(lambda: served.owner.closed_with)
         assert 0 < len(served.owner.closed_with) < 300
         await closing
@@ -111,9 +135,12 @@ async def test_closing_many_takes_several_turns(serve: Serve) -> None:
 
 async def test_what_was_never_started_can_be_stopped(recorder: Recorder) -> None:
     listener = Listener(GatewayConfig(), recorder, Counter())
-    await listener.stop()
+    listener.stop_accepting()
+    await listener.send_away(reasons.GATEWAY_STOPPING, [0.0])
+    assert await listener.wait_closed(0)
+    await listener.abort_clients()
 
-    assert len(listener) == 0
+    assert len(listener) == listener.staying == 0
 
 
 async def test_more_pings_than_fit_into_one_turn(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

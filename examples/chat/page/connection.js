@@ -38,7 +38,7 @@ export class Connection {
       this.#heard();
       this.#on.received(JSON.parse(data));
     };
-    socket.onclose = () => this.#lose();
+    socket.onclose = (event) => this.#lose(slot(event));
   }
 
   send(message) {
@@ -65,7 +65,8 @@ export class Connection {
     this.#deadline = undefined;
   }
 
-  #lose() {
+  // slot: ms after which to come back, if the server said so
+  #lose(slot) {
     const socket = this.#socket;
     if (!socket) return;
     this.#socket = null;
@@ -76,7 +77,13 @@ export class Connection {
     // at random, or all pages would come back at the same moment
     const longest = Math.min(FIRST_DELAY * 2 ** this.#attempt, LONGEST_DELAY);
     this.#attempt += 1;
-    this.#retry = setTimeout(() => this.connect(), longest * (0.5 + Math.random() / 2));
+    this.#retry = setTimeout(() => this.connect(), slot ?? longest * (0.5 + Math.random() / 2));
     this.#on.lost();
   }
+}
+
+// A gateway that stops gives each of its clients a slot, so that they do not all come to the others at once.
+function slot({ code, reason }) {
+  const found = code === 1012 && /\bretry=(\d{1,6})\b/.exec(reason);
+  return found ? Number(found[1]) : undefined;
 }
