@@ -98,13 +98,21 @@ def stop(file: Path | None) -> None:
 
 @main.command(epilog="Example: gatecrew restart --workers 8")
 @_options_of_start
-def restart(daemon: bool, file: Path | None, gateways: int | None, workers: int | None, app: str | None) -> None:
+@click.option("--rolling", is_flag=True, help="Replace the processes one after the other; nothing is lost.")
+def restart(
+    *, rolling: bool, daemon: bool, file: Path | None, gateways: int | None, workers: int | None, app: str | None
+) -> None:
     """Stop the cluster on this machine, and start it again.
 
     What is not given is as it was when it was started. If none runs, this is the same as start.
     """
     from .common import launch, supervisor
 
+    if rolling:
+        if daemon or gateways is not None or workers is not None or app is not None:
+            raise click.UsageError("--rolling goes with -c only: the cluster stays what it is; scale changes its size")
+        click.echo(supervisor.ask(_load(_found(file)).cluster.directory, "restart", limit=None))
+        return
     origin = _origin(daemon, file, gateways, workers, app)
     run_dir = _load(_found(file)).cluster.directory
     running = supervisor.find(run_dir)
@@ -126,6 +134,20 @@ def reload(file: Path | None) -> None:
     click.echo(supervisor.ask(_load(_found(file)).cluster.directory, "reload", limit=None))
 
 
+@main.command(epilog="Example: gatecrew scale gateways=4 workers=8")
+@_file
+@click.argument("numbers", nargs=-1, required=True, metavar="ROLE=N...")
+def scale(file: Path | None, numbers: tuple[str, ...]) -> None:
+    """Change how many processes run: gateways=N, workers=N, or both.
+
+    What is too much finishes what it has, and leaves. A restart goes back to the configuration.
+    """
+    from .common import crew, supervisor
+
+    crew.read_numbers(numbers)
+    click.echo(supervisor.ask(_load(_found(file)).cluster.directory, "scale", *numbers, limit=None))
+
+
 @main.command(epilog="Example: gatecrew status --json")
 @_file
 @click.option("--json", "as_json", is_flag=True, help="For programs: a list of maps.")
@@ -139,6 +161,31 @@ def status(file: Path | None, as_json: bool) -> None:
         return
     for line in register_status.table(members, time.time()):
         click.echo(line)
+
+
+@main.command(epilog="Example: gatecrew doctor --timeout 2")
+@_file
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Seconds that all may take to answer.",
+)
+def doctor(file: Path | None, as_json: bool, timeout: float) -> None:
+    """See whether events get through between each gateway and each worker, and how fast.
+
+    Shows milliseconds from the gateway to the worker and back. No handler sees anything of it. It fails if a pair does not answer,
+    if a register cannot be reached, and if there is no gateway or no worker.
+    """
+    from .business.doctor import examine
+
+    findings = examine(_load(_found(file)), timeout)
+    for line in [json.dumps(findings.for_programs(), indent=2)] if as_json else findings.table():
+        click.echo(line)
+    if not findings.whole:
+        raise GatecrewError("; ".join(findings.problems))
 
 
 @main.command(epilog="Example: gatecrew send --group lobby 'Back in five minutes'")

@@ -29,7 +29,9 @@ class Plan:
 
     origin: Origin
     config: config.Config
-    programs: list[Program]
+    places: list[tuple[str, str]]  #: role and name of each process
+    program: Callable[[str, str], Program]  #: how to run one of them
+    most: dict[str, int]  #: how many of a role can run at once
 
 
 def plan(origin: Origin) -> Plan:
@@ -48,7 +50,7 @@ def plan(origin: Origin) -> Plan:
     if origin.background and not found.log.file:
         flags["log.file"] = str(found.cluster.directory / "gatecrew.log")
         found = config.load(file, os.environ, flags)
-    return Plan(origin, found, _programs(origin, found, flags))
+    return Plan(origin, found, _places(found), _programs(origin, flags), _most(found))
 
 
 def run(plan: Plan, echo: Callable[[str], None]) -> int:
@@ -71,8 +73,16 @@ def run(plan: Plan, echo: Callable[[str], None]) -> int:
                 _refuse_if_in_use(address)
 
     def supervise(announce: Callable[[str], None], **hooks: Callable[..., None]) -> int:
-        patience = process.patience(settings)
-        supervisor = Supervisor(plan.programs, run_dir, plan.origin, patience=patience, announce=announce, check=check)
+        supervisor = Supervisor(
+            plan.places,
+            plan.program,
+            run_dir,
+            plan.origin,
+            patience=process.patience(settings),
+            announce=announce,
+            check=check,
+            most=plan.most,
+        )
         return process.run(settings, "supervisor", "supervisor", supervisor.serve, at_once=supervisor.kill, **hooks)
 
     if plan.origin.background:
@@ -86,21 +96,33 @@ def run(plan: Plan, echo: Callable[[str], None]) -> int:
     return supervise(echo, at_first=lambda: echo("stopping; Ctrl-C again kills at once"))
 
 
-def _programs(origin: Origin, found: config.Config, flags: dict[str, object]) -> list[Program]:
-    names = {
-        "register": found.local_registers(),
-        "gateway": [f"gateway-{number}" for number in range(1, found.gateway.processes + 1)],
-        "worker": [f"worker-{number}" for number in range(1, found.worker.processes + 1)],
-    }
+def _places(found: config.Config) -> list[tuple[str, str]]:
+    return [
+        *(("register", name) for name in found.local_registers()),
+        *(("gateway", f"gateway-{number}") for number in range(1, found.gateway.processes + 1)),
+        *(("worker", f"worker-{number}") for number in range(1, found.worker.processes + 1)),
+    ]
+
+
+def _programs(origin: Origin, flags: dict[str, object]) -> Callable[[str, str], Program]:
     # -P: what lies in the current directory is for the application; it must not hide a module of Python
     command = [sys.executable, "-P", "-m", "gatecrew"]
     file = ["-c", origin.file] if origin.file else []
     variables = {f"{ENV_PREFIX}{name.replace('.', '_').upper()}": str(value) for name, value in flags.items()}
-    return [
-        Program(role, name, [*command, role, "--name", name, *file], variables)
-        for role in names
-        for name in names[role]
-    ]
+    return lambda role, name: Program([*command, role, "--name", name, *file], variables)
+
+
+def _most(found: config.Config) -> dict[str, int]:
+    """Return the roles with addresses that no two processes can share, and how many of these there are.
+
+    Where clients connect is none of them: gateways share that.
+    """
+    most = {"register": len(found.local_registers())}
+    if found.gateway.link != config.IPC:
+        link = parse(found.gateway.link, "tcp", ports=True)
+        if link.first:  # port 0 stands for as many as are needed
+            most["gateway"] = link.last - link.first + 1
+    return most
 
 
 def _refuse_if_in_use(listen: str) -> None:

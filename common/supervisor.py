@@ -4,8 +4,8 @@ It is a :class:`~gatecrew.common.process.Service` like the others. It knows the 
 through ``sd_notify`` datagrams, and holds the writing end of the pipe that is standard input to all of them: when it is gone,
 they stop. A run directory has one supervisor: it holds a lock on the directory (with which systemd-tmpfiles leaves it alone,
 too), and ``supervisor.json`` says its ``pid`` and how it was started. It listens on ``supervisor.sock``: one line of JSON in,
-``{"do": "stop"}`` or ``{"do": "reload"}``, and one out, with ``error`` if it went wrong, or what a
-reload has ``done``.
+``{"do": "stop"}``, ``{"do": "reload"}``, ``{"do": "restart"}`` (one process after the other) or ``{"do": "scale", "to":
+["workers=8"]}``, and one out, with ``error`` if it went wrong, or with what was ``done``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from . import notify
-from .crew import Child, Crew, Phase, Report, Signal, Start
+from .crew import START_ORDER, Child, Crew, Operation, Phase, Report, Signal, Start, read_numbers
 from .errors import GatecrewError
 from .exits import Exit
 from .process import RESTARTS, Fail
@@ -41,10 +41,8 @@ ANSWER_LIMIT: Final = 5.0  #: seconds in which a supervisor says that it heard a
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process to run."""
+    """How to run one process."""
 
-    role: str
-    name: str
     command: Sequence[str]
     variables: Mapping[str, str]  #: environment variables over those of the supervisor
 
@@ -72,32 +70,35 @@ class Running:
 
 
 class Supervisor:
-    """Runs these programs.
+    """Runs the processes of this machine.
 
     Args:
-        programs: in the order in which to start them.
+        places: role and name of each, in the order in which to start them.
+        program: returns how to run the process of this role and name.
         run_dir: a directory of its own, which exists.
         origin: how it was started.
         patience: seconds that a process may take to stop.
         announce: is told once, when everything is ready, with a line for people.
         check: is called before anything is started, once it is certain that no other supervisor runs here; it may refuse.
+        most: how many processes of a role can run at once, for roles that have such a limit.
 
     """
 
     def __init__(
         self,
-        programs: Sequence[Program],
+        places: Sequence[tuple[str, str]],
+        program: Callable[[str, str], Program],
         run_dir: Path,
         origin: Origin,
         *,
         patience: float,
         announce: Callable[[str], None],
         check: Callable[[], None] = lambda: None,
+        most: Mapping[str, int] | None = None,
     ) -> None:
-        self._programs = {program.name: program for program in programs}
-        places = [(program.role, program.name) for program in programs]
         # chance, not secrecy: what died together should not come back together
-        self._crew = Crew(places, patience=patience, random=random.random)
+        self._crew = Crew(places, patience=patience, random=random.random, most=most)
+        self._program = program
         self._run_dir = run_dir
         self._origin = origin
         self._announce = announce
@@ -167,13 +168,17 @@ class Supervisor:
         addresses = dict.fromkeys(address for child in gateways for address in child.status.split())
         pages = [address for address in addresses if address.startswith("http:")]
         clients = [address for address in addresses if address not in pages]
-        roles = [place.role for place in self._crew.places]
-        line = f"ready: {', '.join(_counted(roles.count(role), role) for role in dict.fromkeys(roles))}"
+        line = f"ready: {self._counts()}"
         if clients:
             line += f"; clients connect to {', '.join(clients)}"
         if pages:
             line += f"; pages at {', '.join(pages)}"
         return line
+
+    def _counts(self, *roles: str) -> str:
+        """Say how many processes there are, of these roles or all."""
+        counts = {role: self._crew.count(role) for role in roles or START_ORDER}
+        return ", ".join(f"{count} {role}{'s'[: count != 1]}" for role, count in counts.items() if count)
 
     async def _until(self, true: Callable[[], bool]) -> None:
         while not true():
@@ -224,7 +229,7 @@ class Supervisor:
 
     async def _run(self, child: Child, address: str) -> int:
         """Run the process of a child, and return its exit code, or minus the signal that killed it."""
-        program = self._programs[child.place.name]
+        program = self._program(child.place.role, child.place.name)
         process = await asyncio.create_subprocess_exec(
             *program.command,
             stdin=self._stdin,
@@ -265,31 +270,35 @@ class Supervisor:
             writer.close()
 
     async def _obey(self, line: bytes) -> dict[str, str]:
+        crew = self._crew
         try:
-            command = json.loads(line)["do"]
-        except (ValueError, TypeError, KeyError):
+            match command := json.loads(line):
+                case {"do": "stop"}:
+                    assert self._fail is not None, "the frame made it before it started"
+                    self._fail(None)
+                    return {}
+                case {"do": "reload"}:
+                    return await self._carry_out(crew.reload(), lambda: f"{self._counts('worker')} replaced")
+                case {"do": "restart"}:
+                    return await self._carry_out(crew.restart(), lambda: f"{self._counts()} replaced")
+                case {"do": "scale", "to": [*words]}:
+                    numbers = read_numbers(words)
+                    return await self._carry_out(crew.scale(numbers), lambda: f"now {self._counts(*numbers)}")
+        except ValueError:
             command = line
-        if command == "stop":
-            assert self._fail is not None, "the frame made it before it started"
-            self._fail(None)
-            return {}
-        if command == "reload":
-            return await self._reload()
-        return {"error": f"there is no command {command!r}"}
-
-    async def _reload(self) -> dict[str, str]:
-        try:
-            self._crew.reload()
         except GatecrewError as error:
             return {"error": str(error)}
+        return {"error": f"there is no command {command!r}"}
+
+    async def _carry_out(self, operation: Operation, done: Callable[[], str]) -> dict[str, str]:
         self._turn()
-        await self._until(lambda: not self._crew.reloading)
-        if self._crew.reload_error:
-            _log.error("the reload failed: %s", self._crew.reload_error)
-            return {"error": self._crew.reload_error}
-        done = f"{_counted([place.role for place in self._crew.places].count('worker'), 'worker')} replaced"
-        _log.info("%s", done)
-        return {"done": done}
+        await self._until(lambda: operation.over)
+        if operation.error:
+            _log.error("%s failed: %s", operation.name, operation.error)
+            return {"error": operation.error}
+        text = done()
+        _log.info("%s", text)
+        return {"done": text}
 
 
 def find(run_dir: Path) -> Running | None:
@@ -317,12 +326,13 @@ def stop(run_dir: Path) -> None:
         os.close(descriptor)
 
 
-def ask(run_dir: Path, command: str, *, limit: float | None) -> str:
+def ask(run_dir: Path, command: str, *to: str, limit: float | None) -> str:
     """Give a command to the supervisor that runs in this directory, and return what it says when it has carried it out.
 
     Args:
         run_dir: the directory.
-        command: ``stop`` or ``reload``.
+        command: ``stop``, ``reload``, ``restart`` or ``scale``.
+        to: for ``scale``: see :func:`gatecrew.common.crew.read_numbers`.
         limit: seconds to wait for the answer; None for as long as it takes.
 
     Raises:
@@ -332,7 +342,7 @@ def ask(run_dir: Path, command: str, *, limit: float | None) -> str:
     try:
         with _connected(run_dir / SOCKET) as sock, sock.makefile("rwb") as stream:
             sock.settimeout(limit)
-            stream.write(json.dumps({"do": command}).encode() + b"\n")
+            stream.write(json.dumps({"do": command, "to": to}).encode() + b"\n")
             stream.flush()
             line = stream.readline()
     except TimeoutError:
@@ -356,10 +366,6 @@ def _connected(path: Path) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s'[: number != 1]}"
 
 
 def _sweep(run_dir: Path) -> None:

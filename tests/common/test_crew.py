@@ -6,14 +6,14 @@ import signal
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from gatecrew.common.crew import HUNG_AFTER, START_LIMIT, Child, Crew, Phase, Report, Signal, Start
-from gatecrew.common.errors import GatecrewError
+from gatecrew.common.crew import HUNG_AFTER, START_LIMIT, Child, Crew, Phase, Report, Signal, Start, read_numbers
+from gatecrew.common.errors import ConfigError, GatecrewError
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 PATIENCE = 5.0
 PLACES = [("register", "register-1"), ("gateway", "gateway-1"), ("worker", "worker-1"), ("worker", "worker-2")]
@@ -22,8 +22,8 @@ PLACES = [("register", "register-1"), ("gateway", "gateway-1"), ("worker", "work
 class Stage:
     """A crew, the processes that it asked for, and a clock."""
 
-    def __init__(self, places: Sequence[tuple[str, str]] = PLACES) -> None:
-        self.crew = Crew(places, patience=PATIENCE, random=lambda: 0.0)
+    def __init__(self, places: Sequence[tuple[str, str]] = PLACES, most: Mapping[str, int] | None = None) -> None:
+        self.crew = Crew(places, patience=PATIENCE, random=lambda: 0.0, most=most)
         self.now = 100.0
         self.reports: list[str] = []
         self.signals: list[tuple[str, int]] = []
@@ -207,7 +207,7 @@ def test_a_child_that_does_not_leave_is_killed() -> None:
 def test_a_reload_replaces_the_workers_one_after_the_other() -> None:
     stage = Stage().up()
     old = {name: stage.child(name) for _, name in PLACES}
-    stage.crew.reload()
+    operation = stage.crew.reload()
     stage.tick()
 
     for name in ("worker-1", "worker-2"):
@@ -217,7 +217,7 @@ def test_a_reload_replaces_the_workers_one_after_the_other() -> None:
         stage.tell(stage.child(name), READY="1")
         assert stage.take_signals() == [(name, signal.SIGTERM)]
         stage.end(old[name])
-    assert (stage.crew.reloading, stage.crew.reload_error) == (False, "")
+    assert (operation.over, operation.error, stage.crew.operation) == (True, "", None)
     assert [stage.child(name) is old[name] for _, name in PLACES] == [True, True, False, False]
     assert stage.crew.phase is Phase.UP
     assert stage.child("worker-1").restarts == 0
@@ -226,7 +226,7 @@ def test_a_reload_replaces_the_workers_one_after_the_other() -> None:
 def test_a_successor_that_fails_ends_the_reload_and_the_old_ones_go_on() -> None:
     stage = Stage().up()
     old = stage.child("worker-1")
-    stage.crew.reload()
+    operation = stage.crew.reload()
     stage.tick()
     successor = stage.child("worker-1")
     stage.tell(successor, STATUS="chat.py:3: SyntaxError")
@@ -234,8 +234,8 @@ def test_a_successor_that_fails_ends_the_reload_and_the_old_ones_go_on() -> None
     stage.end(successor, 1)
     stage.tick(60)
 
-    assert not stage.crew.reloading
-    assert stage.crew.reload_error == ("worker-1 ended with exit code 1: chat.py:3: SyntaxError; the old ones go on")
+    assert operation.over
+    assert operation.error == "worker-1 ended with exit code 1: chat.py:3: SyntaxError; the old ones go on"
     assert stage.child("worker-1") is old
     assert ("worker-1", signal.SIGTERM) not in stage.signals
 
@@ -268,27 +268,231 @@ def test_a_worker_that_died_while_its_successor_failed_is_started_again() -> Non
     assert stage.names().count("worker-1") == 1
 
 
-def test_there_is_one_reload_at_a_time_and_none_before_the_crew_is_up_or_after_it_stops() -> None:
+def test_a_rolling_restart_goes_from_registers_over_gateways_to_workers() -> None:
+    """The address of a register is its own: the old one has to leave first."""
+    stage = Stage(PLACES[::-1], most={"register": 1}).up()
+    old = {name: stage.child(name) for _, name in PLACES}
+    operation = stage.crew.restart()
+    stage.tick()
+
+    assert stage.take_signals() == [("register-1", signal.SIGTERM)]
+    stage.tick(1)
+    assert stage.names().count("register-1") == 1, "it waits until the old one is gone"
+    stage.end(old["register-1"])
+    assert stage.child("register-1") is not old["register-1"]
+    assert stage.names().count("gateway-1") == 1, "it waits until the new one is ready"
+    stage.tell(stage.child("register-1"), READY="1")
+    for name in ("gateway-1", "worker-2", "worker-1"):
+        assert stage.names().count(name) == 2
+        assert stage.take_signals() == []
+        stage.tell(stage.child(name), READY="1")
+        assert stage.take_signals() == [(name, signal.SIGTERM)]
+        assert not operation.over
+        stage.end(old[name])
+    assert (operation.over, operation.error) == (True, "")
+    assert stage.reports == [f"{name} is replaced" for name in ("register-1", "gateway-1", "worker-2", "worker-1")]
+    assert not any(stage.child(name) is old[name] for _, name in PLACES)
+
+
+def test_what_does_not_come_back_in_a_rolling_restart_ends_it_and_is_tried_again() -> None:
+    stage = Stage(most={"register": 1}).up()
+    operation = stage.crew.restart()
+    stage.tick()
+    stage.end(stage.child("register-1"))
+    stage.tell(stage.child("register-1"), STATUS="the address is in use")
+    stage.end(stage.child("register-1"), 1)
+
+    assert operation.error == "register-1 ended with exit code 1: the address is in use; the others go on"
+    assert stage.reports == ["register-1 ended with exit code 1: the address is in use; it starts again in 0.2 s"]
+    stage.tick(0.2)
+    assert stage.names().count("register-1") == 1
+    assert stage.take_signals() == [("register-1", signal.SIGTERM)]
+
+
+def test_what_is_dead_already_is_replaced_at_once() -> None:
+    stage = Stage([("register", "register-1")], most={"register": 1}).up()
+    stage.end(stage.child("register-1"), 1)
+    operation = stage.crew.restart()
+    stage.tick()
+
+    assert stage.names() == ["register-1"]
+    stage.tell(stage.child("register-1"), READY="1")
+    assert (operation.over, operation.error, stage.take_signals()) == (True, "", [])
+
+
+def test_a_change_of_scale_goes_step_by_step_and_adds_before_it_removes() -> None:
+    stage = Stage().up()
+    leaving = stage.child("worker-2")
+    operation = stage.crew.scale({"worker": 1, "gateway": 3})
+    stage.tick()
+
+    for name in ("gateway-2", "gateway-3"):
+        assert stage.alive[-1].place.name == name
+        assert stage.take_signals() == []
+        stage.tell(stage.alive[-1], READY="1")
+    assert stage.take_signals() == [("worker-2", signal.SIGTERM)]
+    assert not operation.over
+    stage.end(leaving)
+    assert (operation.over, operation.error) == (True, "")
+    assert stage.reports == ["gateway-2 is added", "gateway-3 is added", "worker-2 is removed"]
+    assert (stage.crew.count("gateway"), stage.crew.count("worker")) == (3, 1)
+    stage.tick(60)
+    assert "worker-2" not in stage.names()
+
+
+def test_those_that_came_last_leave_first() -> None:
+    stage = Stage([("worker", "worker-1")]).up()
+    stage.crew.scale({"worker": 3})
+    stage.tick()
+    for name in ("worker-2", "worker-3"):
+        stage.tell(stage.child(name), READY="1")
+
+    stage.crew.scale({"worker": 1})
+    stage.tick()
+    for name in ("worker-3", "worker-2"):
+        assert stage.take_signals() == [(name, signal.SIGTERM)]
+        stage.end(stage.child(name))
+    assert stage.names() == ["worker-1"]
+    assert stage.crew.operation is None
+
+
+def test_a_scale_that_is_reached_already_is_over_at_once() -> None:
+    stage = Stage().up()
+    operation = stage.crew.scale({"worker": 2})
+    stage.tick()
+
+    assert (operation.over, operation.error, len(stage.alive)) == (True, "", len(PLACES))
+
+
+def test_one_that_fails_to_join_ends_the_change_of_scale_and_is_not_tried_again() -> None:
+    stage = Stage().up()
+    operation = stage.crew.scale({"worker": 4, "gateway": 2})
+    stage.tick()
+    stage.tell(stage.child("worker-3"), READY="1")
+
+    stage.end(stage.child("worker-4"), 1)
+    stage.tick(60)
+
+    assert operation.error == "worker-4 ended with exit code 1; the others go on"
+    assert sorted(stage.names()) == ["gateway-1", "register-1", "worker-1", "worker-2", "worker-3"]
+
+
+def test_one_that_is_dead_when_it_should_leave_does_not_come_back() -> None:
+    stage = Stage().up()
+    stage.end(stage.child("worker-2"), 1)
+    operation = stage.crew.scale({"worker": 1})
+    stage.tick()
+    stage.tick(60)
+
+    assert operation.over
+    assert "worker-2" not in stage.names()
+
+
+def test_others_that_die_during_an_operation_come_back_as_ever() -> None:
+    stage = Stage().up()
+    operation = stage.crew.scale({"worker": 3})
+    stage.tick()
+
+    stage.end(stage.child("worker-1"), 1)
+    stage.tick(0.2)
+    stage.tell(stage.child("worker-1"), READY="1")
+    stage.tell(stage.child("worker-3"), READY="1")
+
+    assert (operation.over, operation.error) == (True, "")
+    assert sorted(name for name in stage.names() if "worker" in name) == ["worker-1", "worker-2", "worker-3"]
+
+
+def test_a_successor_that_dies_while_the_old_one_leaves_is_started_again() -> None:
+    stage = Stage([("worker", "worker-1")]).up()
+    old = stage.child("worker-1")
+    operation = stage.crew.reload()
+    stage.tick()
+    stage.tell(stage.child("worker-1"), READY="1")
+
+    stage.end(stage.child("worker-1"), -9)
+    stage.tick(0.2)
+    assert stage.child("worker-1") is not old
+    assert not operation.over
+    stage.end(old)
+    assert operation.over
+    assert stage.names() == ["worker-1"]
+
+
+def test_more_than_can_run_at_once_are_refused() -> None:
+    stage = Stage(most={"gateway": 2}).up()
+    stage.crew.scale({"gateway": 2})
+    stage.tick()
+    stage.tell(stage.child("gateway-2"), READY="1")
+
+    with pytest.raises(GatecrewError, match="no more than 2 gateways can run at once with this configuration"):
+        stage.crew.scale({"gateway": 3})
+    assert stage.crew.operation is None
+
+
+def test_gateways_are_replaced_after_the_old_one_has_left_if_there_is_no_room_for_one_more() -> None:
+    for most, before_it_leaves in ((1, 1), (2, 2)):
+        stage = Stage([("gateway", "gateway-1")], most={"gateway": most}).up()
+        stage.crew.restart()
+        stage.tick()
+
+        assert len(stage.names()) == before_it_leaves
+
+
+OPERATIONS: dict[str, Callable[[Crew], object]] = {
+    "a reload": Crew.reload,
+    "a rolling restart": Crew.restart,
+    "a change of scale": lambda crew: crew.scale({"worker": 3}),
+}
+
+
+@pytest.mark.parametrize("first", OPERATIONS)
+@pytest.mark.parametrize("second", OPERATIONS)
+def test_there_is_one_operation_at_a_time_and_none_before_the_crew_is_up_or_after_it_stops(
+    first: str, second: str
+) -> None:
     stage = Stage()
     with pytest.raises(GatecrewError, match="it is starting"):
-        stage.crew.reload()
-    stage.up().crew.reload()
-    with pytest.raises(GatecrewError, match="a reload is under way"):
-        stage.crew.reload()
+        OPERATIONS[first](stage.crew)
+    OPERATIONS[first](stage.up().crew)
+    with pytest.raises(GatecrewError, match=f"^{first} is under way; try again when it is over$"):
+        OPERATIONS[second](stage.crew)
     stage.crew.stop()
     with pytest.raises(GatecrewError, match="it is stopping"):
-        stage.crew.reload()
+        OPERATIONS[second](stage.crew)
+
+
+def test_numbers_are_read() -> None:
+    assert read_numbers(["gateways=4", "workers=999"]) == {"gateway": 4, "worker": 999}
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["workers=0"], "expected gateways=N or workers=N, with N from 1 to 999, and found workers=0"),
+        (["workers=1000"], "found workers=1000"),
+        (["workers=-1"], "found workers=-1"),
+        (["workers=many"], "found workers=many"),
+        (["workers="], "found workers="),
+        (["worker=2"], "found worker=2"),
+        (["4"], "found 4"),
+        (["gateways=1", "workers=2", "gateways=3"], "found two numbers of gateways"),
+        (["registers=2"], "each register has an address of its own: set .cluster. registers, and restart"),
+    ],
+)
+def test_what_is_no_number_of_processes_is_refused(words: list[str], error: str) -> None:
+    with pytest.raises(ConfigError, match=f"{error}$"):
+        read_numbers(words)
 
 
 def test_a_stop_ends_a_reload_and_all_of_its_workers() -> None:
     stage = Stage([("worker", "worker-1")]).up()
-    stage.crew.reload()
+    operation = stage.crew.reload()
     stage.tick()
 
     stage.crew.stop()
     stage.tick()
 
-    assert (stage.crew.reloading, stage.crew.reload_error) == (False, "it is stopping")
+    assert (operation.over, operation.error) == (True, "it is stopping")
     assert stage.signals == [("worker-1", signal.SIGTERM)] * 2
     for child in list(stage.alive):
         stage.end(child, -15)
@@ -296,11 +500,11 @@ def test_a_stop_ends_a_reload_and_all_of_its_workers() -> None:
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Children become ready, die and fall silent; somebody reloads, and at last stops."""
+    """Children become ready, die and fall silent; somebody reloads, restarts and scales, and at last stops."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage = Stage()
+        self.stage = Stage(most={"register": 1, "gateway": 2})
 
     def any_child(self, data: st.DataObject) -> Child:
         return data.draw(st.sampled_from(self.stage.alive))
@@ -320,17 +524,43 @@ class AnyHistory(RuleBasedStateMachine):
         self.stage.tick(seconds)
 
     @rule()
-    def somebody_reloads(self) -> None:
-        if self.stage.crew.phase is Phase.UP and not self.stage.crew.reloading:
-            self.stage.crew.reload()
-            self.stage.tick()
+    def all_that_live_are_well(self) -> None:
+        for child in list(self.stage.alive):
+            self.stage.tell(child, READY="1", WATCHDOG="1")
+
+    @precondition(lambda self: self.stage.crew.phase is Phase.UP and self.stage.crew.operation is None)
+    @rule(restart=st.booleans())
+    def somebody_replaces(self, restart: bool) -> None:
+        operation = self.stage.crew.restart() if restart else self.stage.crew.reload()
+        self.stage.tick()
+        assert not operation.over
+
+    @precondition(lambda self: self.stage.crew.phase is Phase.UP and self.stage.crew.operation is None)
+    @rule(gateways=st.integers(1, 2), workers=st.integers(1, 4))
+    def somebody_scales(self, gateways: int, workers: int) -> None:
+        self.stage.crew.scale({"gateway": gateways, "worker": workers})
+        self.stage.tick()
 
     @invariant()
-    def no_place_has_more_than_two_and_at_most_one_has_two(self) -> None:
+    def at_most_one_is_more_than_there_should_be(self) -> None:
         names = self.stage.names()
-        extra = len(names) - len(set(names))
+        extra = len(names) - len(set(names) & {place.name for place in self.stage.crew.places})
 
-        assert extra <= self.stage.crew.reloading
+        assert extra <= (self.stage.crew.operation is not None)
+
+    @invariant()
+    def no_more_run_than_can_run_at_once(self) -> None:
+        roles = [child.place.role for child in self.stage.alive]
+
+        assert roles.count("register") <= 1
+        assert roles.count("gateway") <= 2
+
+    @invariant()
+    def the_places_of_a_role_are_numbered_without_gaps(self) -> None:
+        for role in ("register", "gateway", "worker"):
+            names = [place.name for place in self.stage.crew.places if place.role == role]
+            assert names == [f"{role}-{number + 1}" for number in range(len(names))]
+            assert names
 
     @invariant()
     def nothing_is_overdue(self) -> None:
@@ -343,15 +573,15 @@ class AnyHistory(RuleBasedStateMachine):
     def teardown(self) -> None:
         stage = self.stage
         if stage.crew.failure is None and stage.crew.phase is Phase.UP:
-            for _ in range(20):  # left in peace, the crew becomes whole, and a reload ends
+            for _ in range(30):  # left in peace, the crew becomes whole, and an operation ends
                 for child in list(stage.alive):
                     if child.leaving or child.killed:
                         stage.end(child, -15)
                     else:
                         stage.tell(child, READY="1", WATCHDOG="1")
                 stage.tick(5)
-            assert sorted(stage.names()) == sorted(name for _, name in PLACES)
-            assert not stage.crew.reloading
+            assert stage.crew.operation is None
+            assert sorted(stage.names()) == sorted(place.name for place in stage.crew.places)
         stage.crew.stop()
         stage.tick()
         for _ in PLACES:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gatecrew.common import crew, notify, supervisor
@@ -19,7 +19,7 @@ from gatecrew.common.errors import ConfigError, GatecrewError
 from gatecrew.common.supervisor import Origin, Program, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 # Begins each script. What it notes is read by the tests.
@@ -79,24 +79,49 @@ def where(run_dir: Path) -> Path:
     return path
 
 
-def program(notes: Notes, name: str, script: str = GOOD) -> Program:
+Script = tuple[str, Program]  # with its name
+
+
+def program(notes: Notes, name: str, script: str = GOOD) -> Script:
     code = f"NAME = {name!r}\n{PRELUDE}\n{script}"
-    return Program(name.partition("-")[0], name, [sys.executable, "-S", "-E", "-c", code], {"NOTES": str(notes.path)})
+    return name, Program([sys.executable, "-S", "-E", "-c", code], {"NOTES": str(notes.path)})
 
 
 class Stage:
-    """A supervisor in this process."""
+    """A supervisor in this process.
 
-    def __init__(self, where: Path, *programs: Program, patience: float = 20.0) -> None:
+    Args:
+        more: what runs when it is scaled up.
+        most: how many of a role can run at once.
+    """
+
+    def __init__(
+        self,
+        where: Path,
+        *scripts: Script,
+        patience: float = 20.0,
+        more: Sequence[Script] = (),
+        most: Mapping[str, int] | None = None,
+    ) -> None:
         self.said: list[str] = []
         self.failed: list[GatecrewError | None] = []
-        self.supervisor = Supervisor(programs, where, ORIGIN, patience=patience, announce=self.said.append)
+        places = [(name.partition("-")[0], name) for name, _ in scripts]
+        programs = dict([*scripts, *more])
+        self.supervisor = Supervisor(
+            places,
+            lambda _, name: programs[name],
+            where,
+            ORIGIN,
+            patience=patience,
+            announce=self.said.append,
+            most=most,
+        )
         self.service = self.supervisor.serve(self.failed.append)
 
 
 @asynccontextmanager
-async def started(where: Path, *programs: Program, patience: float = 20.0) -> AsyncIterator[Stage]:
-    stage = Stage(where, *programs, patience=patience)
+async def started(where: Path, *scripts: Script, **options: Any) -> AsyncIterator[Stage]:
+    stage = Stage(where, *scripts, **options)
     try:
         await stage.service.start()
         yield stage
@@ -106,7 +131,7 @@ async def started(where: Path, *programs: Program, patience: float = 20.0) -> As
 
 
 @contextmanager
-def apart(where: Path, only: Program) -> Iterator[subprocess.Popen[str]]:
+def apart(where: Path, only: Script) -> Iterator[subprocess.Popen[str]]:
     """A supervisor in a process of its own, in the frame of all processes."""
     code = f"""
 from pathlib import Path
@@ -114,7 +139,9 @@ from gatecrew.common import process
 from gatecrew.common.config import ClusterConfig, Config
 from gatecrew.common.supervisor import *
 where = Path({str(where)!r})
-supervisor = Supervisor([{only!r}], where, Origin("/", None, {{}}, False), patience=5.0, announce=lambda line: print(line, flush=True))
+program = lambda role, name: {only[1]!r}
+origin = Origin("/", None, {{}}, False)
+supervisor = Supervisor([("worker", "worker-1")], program, where, origin, patience=5.0, announce=lambda line: print(line, flush=True))
 config = Config(cluster=ClusterConfig(run_dir=str(where)))
 raise SystemExit(process.run(config, "supervisor", "supervisor", supervisor.serve, at_once=supervisor.kill))
 """
@@ -179,7 +206,7 @@ async def test_a_process_that_cannot_start_fails_the_start(
 
 
 async def test_a_program_that_is_not_there_fails_the_start(where: Path) -> None:
-    stage = Stage(where, Program("worker", "worker-1", ["/nowhere/python"], {}))
+    stage = Stage(where, ("worker-1", Program(["/nowhere/python"], {})))
 
     with pytest.raises(GatecrewError, match=r"worker-1: it cannot be started: .*nowhere"):
         await stage.service.start()
