@@ -7,12 +7,13 @@ import logging
 from collections import Counter
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ..common import messages as op
-from ..common.errors import PartialAnswer, Unreachable
+from ..common.errors import PartialAnswer, QueryError, Unreachable
 from ..common.link import LEFT, Connector, LinkSettings, Node, Peer
 from ..register.agent import Agent
+from .checks import size
 from .gather import Gather
 
 if TYPE_CHECKING:
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from ..register.view import Member
     from .client import Client
     from .queries import Answers
+    from .turn import Stamp
 
 _log = logging.getLogger(__name__)
+MAX_QUESTIONS: Final = 10_000  #: of one process that wait for their answers
+MAX_FENCED: Final = 1000  #: keys of lost gateways that are remembered
 T = TypeVar("T")
 
 
@@ -104,6 +108,7 @@ class Hub:
         self._numbers = count(1)
         self._gathers: dict[int, Gather] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._fenced: dict[str, None] = {}  # keys of gateways that were lost, their clients' close told
         self.agent = Agent(
             node, settings, registers, announce=False, stats=stats or dict, changed=self._members_changed
         )
@@ -124,53 +129,61 @@ class Hub:
 
     # Commands and acks
 
-    def commit(
-        self, gateway: Gateway, number: int, own: list[Message], others: list[tuple[str | None, Message]]
-    ) -> list[str]:
-        """Let the commands of a turn leave with the ack of its event; return the names of those that they cannot reach."""
-        missed = self._post(others, gateway) if others else []
+    def commit(self, gateway: Gateway, number: int, own: list[Message]) -> None:
+        """Let the commands of a turn for the gateway of its event leave with the ack, after what was posted for others."""
         if not gateway.acks and not gateway.late:
             self._late.append(gateway)
             self._flush_soon()
         gateway.acks.append(number)
         if own:
             gateway.late += own
-        return missed
 
     def post(
         self,
         others: Iterable[tuple[str | None, Message]],
-        own: Iterable[Message] = (),
+        own: list[Message] | None = None,
         gateway: Gateway | None = None,
+        stamp: Stamp | None = None,
     ) -> list[str]:
-        """Let commands leave that no ack goes with; return the names of those that they cannot reach."""
-        missed = self._post(others, gateway)
-        if gateway is not None:
-            for message in own:  # whatever waits already: the client's record here must stay in step with its gateway's
-                self._put(gateway, message)
-        return missed
+        """Let commands leave without an ack. A link that is lost meanwhile does not lose them, nor carries them twice.
 
-    def _post(self, others: Iterable[tuple[str | None, Message]], own: Gateway | None) -> list[str]:
-        missed: list[str] = []
+        Args:
+            others: commands, each for the gateway with that key, or with None for all but ``gateway``.
+            own: commands for ``gateway``.
+            gateway: that of the client whose event is handled, if one is.
+            stamp: what to know these by, should they come from another run of the handler; None if there is no other.
+
+        Returns:
+            The names of the gateways that they cannot reach.
+        """
+        parts: dict[str, list[Message]] = {}
         for key, message in others:
             if key is None:
-                for gateway in self.gateways.values():
-                    if gateway is not own:
-                        self._send(gateway, message, missed)
+                for each in self.gateways.values():
+                    if each is not gateway:
+                        parts.setdefault(each.key, []).append(message)
             elif key in self.gateways:
-                self._send(self.gateways[key], message, missed)
+                parts.setdefault(key, []).append(message)
             else:
                 self.counters["discarded.gateway_gone"] += 1
+        missed: list[str] = []
+        origin, number = stamp or (self._node.key, next(self._numbers))
+        for key, commands in parts.items():
+            other = self.gateways[key]
+            if other.peer.full:
+                self.counters["discarded.gateway_full"] += len(commands)
+                missed.append(other.name)
+            else:
+                self._put(other, [op.TURN, origin, number, commands])
+        if own and gateway is not None:
+            # whatever waits already: the client's record here must stay in step with its gateway's
+            self._put(gateway, [op.TURN, origin, number, own])
         return missed
 
-    def _send(self, gateway: Gateway, message: Message, missed: list[str]) -> None:
-        peer = gateway.peer
-        if peer.full:
-            self.counters["discarded.gateway_full"] += 1
-            if gateway.name not in missed:
-                missed.append(gateway.name)
-            return
-        self._put(gateway, message)
+    def drain(self) -> None:
+        """Ask all gateways for no more events."""
+        for gateway in self.gateways.values():
+            self._put(gateway, [op.DRAIN])
 
     def _put(self, gateway: Gateway, message: Message) -> None:
         peer = gateway.peer
@@ -179,7 +192,7 @@ class Hub:
         if not peer.out:
             self._early.append(gateway)
             self._flush_soon()
-        peer.out.append(message)
+        peer.put(message, size(message))
 
     def _flush_soon(self) -> None:
         if not self._marked:
@@ -209,19 +222,24 @@ class Hub:
 
         Raises:
             PartialAnswer: if some do not answer in time.
+            QueryError: if the answer of one is too big, or too many questions wait for theirs already.
         """
+        if len(self._gathers) >= MAX_QUESTIONS:
+            self.counters["queries.refused"] += 1
+            raise QueryError(f"{MAX_QUESTIONS} questions of this process wait for their answers already")
         asked = self.gateways if key is None else {key: self.gateways[key]} if key in self.gateways else {}
         number = next(self._numbers)
-        missed: list[str] = []
         gather = Gather({key: gateway.name for key, gateway in sorted(asked.items())})
         done = self._loop.create_future()
         gather.finished = partial(_settle, done)
         self._gathers[number] = gather
         try:
             for gateway in list(asked.values()):
-                self._send(gateway, [op.QUERY, number, int(ask), argument], missed)
-                if gateway.name in missed:
+                if gateway.peer.full:
+                    self.counters["discarded.gateway_full"] += 1
                     gather.failed(gateway.key)
+                else:
+                    self._put(gateway, [op.QUERY, number, int(ask), argument])
             if not gather.complete:
                 deadline = self._loop.call_later(self._timeout, gather.give_up)
                 try:
@@ -230,6 +248,8 @@ class Hub:
                     deadline.cancel()
         finally:
             del self._gathers[number]
+        if gather.refusals:
+            raise QueryError("; ".join(gather.refusals))
         answer = merge(gather.answers)
         if gather.missing:
             self.counters["queries.partial"] += 1
@@ -237,26 +257,51 @@ class Hub:
         return answer
 
     def answered(self, gateway: Gateway, message: Message) -> None:
-        """Take an answer."""
-        _, number, answer = message
+        """Take an answer, or why there is none."""
+        opcode, number, answer = message
         gather = self._gathers.get(number)
-        if gather is not None:  # else it came too late
+        if gather is None:  # it came too late
+            return
+        if opcode == op.ANSWER:
             gather.answered(gateway.key, answer)
+        else:
+            gather.refused(gateway.key, answer)
 
     # The links
 
+    def fence(self, key: str) -> None:
+        """Heed a gateway no more: it was taken for lost, and the close of its clients is told by another."""
+        self._fenced[key] = None
+        if len(self._fenced) > MAX_FENCED:
+            del self._fenced[next(iter(self._fenced))]
+        gateway = self.gateways.get(key)
+        if gateway is not None and gateway.alive:
+            self._turn_away(gateway.peer)
+            if self._listener is not None:
+                self._listener.lost(gateway)
+            gateway.clients = {}
+
+    def _turn_away(self, peer: Peer) -> None:
+        peer.send([op.FENCE, peer.key])
+        peer.flush()
+        self.counters["gateways.fenced"] += 1
+
     def joined(self, peer: Peer) -> None:
         """There is a link to a gateway."""
-        if self._listener is not None:
+        if peer.key in self._fenced:
+            self._turn_away(peer)
+        elif self._listener is not None:
             self._listener.joined(peer.owner_data)
 
     def received(self, peer: Peer, batch: list[Message]) -> None:
         """A batch came from a gateway."""
+        if peer.key in self._fenced:
+            return
         if self._listener is not None:
             self._listener.received(peer.owner_data, batch)
             return
         for message in batch:
-            if message[0] == op.ANSWER:
+            if message[0] in (op.ANSWER, op.NO_ANSWER):
                 self.answered(peer.owner_data, message)
 
     def lost(self, peer: Peer, reason: str) -> None:
@@ -264,11 +309,10 @@ class Hub:
         gateway: Gateway = peer.owner_data
         if reason == LEFT:
             _log.info("%s left", gateway)
-        elif peer.unsure:
-            self.counters["batches.unsure"] += peer.unsure
-            _log.warning("lost %s: %s; batches that may not have arrived there: %d", gateway, reason, peer.unsure)
         else:
             _log.info("lost %s: %s", gateway, reason)
+            # they go first when there is a link again; all else is void with this one
+            peer.out = [message for message in peer.unsure if message[0] == op.TURN]
         gateway.late, gateway.acks = [], []
         gateway.full = False
         if self._listener is not None:
@@ -305,6 +349,10 @@ class Hub:
     def _let_go(self, gateway: Gateway) -> None:
         if self.gateways.pop(gateway.key, None) is None:
             return
+        waiting = sum(len(message[3]) for message in gateway.peer.out if message[0] == op.TURN)
+        if waiting:
+            self.counters["discarded.gateway_gone"] += waiting
+            _log.warning("%s does not come back; commands that may not have arrived there: %d", gateway, waiting)
         for gather in list(self._gathers.values()):
             gather.failed(gateway.key)
         task = self._loop.create_task(gateway.connector.close())

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..common import messages as op
 from ..common.errors import HandlerTimeout, LinkError, TurnDropped
+from ..common.ids import new_client_id
 from .client import Client
 from .hub import Gateway, Hub, unreachable
 from .turn import Turn, current_turn
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 AT_ONCE: Final = 64  #: events that are handled before what they command leaves and other work gets its turn
 GRACE: Final = 1.0  #: seconds that a handler has to end once it was cancelled
 BLOCKED: Final = 1.0  #: seconds without letting anything else run after which a handler is named in the log
+MAX_CLOSES: Final = 10_000  #: that are remembered, for gateways that are lost within a moment of telling them
 HELD: Final = 0.05  #: seconds after which a gateway that did not keep up is looked at again
 
 _EVENTS: Final = {op.CONNECT: "the connect", op.MESSAGE: "a message", op.CLOSE: "the close"}
@@ -69,6 +71,7 @@ class Runner:
         self._error = app.handler("error")
         self._wake: asyncio.Future[None] | None = None  # the leader waits for it
         self._idle: asyncio.Future[None] | None = None
+        self._closes: dict[str, str] = {}  # clients whose close was handled, and the key of the gateway that told it
         self._running: dict[Turn, asyncio.Task[Any] | None] = {}  # the suspended ones
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -108,16 +111,28 @@ class Runner:
                             raise LinkError(f"an event of client {client_id!r}, which was not introduced")
                         client = clients[client_id] = Client(self._app, client_id, gateway)
                     ready.append((client, message))
-                elif opcode == op.ANSWER:
-                    self._hub.answered(gateway, message)
-                elif opcode == op.FORGET:
-                    clients.pop(message[1], None)
                 else:
-                    raise LinkError(f"message {opcode} is not for a worker")
+                    self._receive(gateway, message)
         except (TypeError, ValueError, IndexError) as error:
             raise LinkError(f"a message is malformed: {error}") from error
         if ready:
             self._go_on()
+
+    def _receive(self, gateway: Gateway, message: Message) -> None:
+        """Take what is no event of a client."""
+        match message[0]:
+            case op.ANSWER | op.NO_ANSWER:
+                self._hub.answered(gateway, message)
+            case op.FORGET:
+                gateway.clients.pop(message[1], None)
+            case op.FENCE:
+                self._hub.fence(message[1])
+            case op.PING:
+                _, _ = message
+                nobody = Client(self._app, new_client_id(gateway.key), gateway)  # whose event it could be
+                self._ready.append((nobody, message))
+            case opcode:
+                raise LinkError(f"message {opcode} is not for a worker")
 
     def lost(self, gateway: Gateway) -> None:
         """Give up all that came from a gateway: others get it again, and the order must not depend on what is left here."""
@@ -243,6 +258,8 @@ class Runner:
 
     def _begin(self, client: Client, message: Message) -> Coroutine[Any, Any, None] | None:
         """Return what handles an event, if anything does."""
+        if message[0] == op.PING:
+            return None
         opcode, _, _, client.number, state, data = message
         self.events += 1
         if state is not None:
@@ -254,6 +271,8 @@ class Runner:
         if opcode == op.CONNECT:
             return self._connect(client, client.request(data)) if self._connect is not None else None
         client.source.clients.pop(client.id, None)
+        if self._closes.get(client.id, client.source.key) != client.source.key:
+            return None  # its gateway had told it, and was lost before its buddy knew
         return self._close(client, *data) if self._close is not None else None
 
     def _set_aside(self, client: Client, message: Message) -> None:
@@ -338,7 +357,7 @@ class Runner:
         if error is None:
             error = self._commit(turn)
         if error is not None and turn.number:
-            await self._failed(turn, error)
+            turn = await self._failed(turn, error)
         del self._running[turn]
         client = turn.client
         assert client is not None, "only events of clients are led"
@@ -349,13 +368,19 @@ class Runner:
         self._go_on()
         self._see_whether_idle()
 
-    async def _failed(self, turn: Turn, error: BaseException) -> None:
-        """Tell the error handlers; what they command leaves with the ack, in place of what the failed one commanded."""
+    async def _failed(self, turn: Turn, error: BaseException) -> Turn:
+        """Tell the error handlers; what they command leaves with the ack, in place of what the failed one commanded.
+
+        Returns:
+            Their turn, which runs in the place of the failed one.
+        """
         client = turn.client
         self._log_failure(error, _event(turn))
         turn.undo()
         turn.over = not turn.dropped
-        answer = Turn(client, turn.number, turn.opcode)
+        answer = Turn(client, turn.number, turn.opcode, turn.parts)
+        del self._running[turn]
+        self._running[answer] = None
         if self._error is not None:
             try:
                 await self._in_turn(answer, self._error(client, error), self._time_limit)
@@ -363,9 +388,10 @@ class Runner:
                 self._log_failure(second, "handling that error")
                 answer.undo()
         answer.over = not answer.dropped
-        if turn.number and self._commit(answer) is not None:
+        if self._commit(answer) is not None:
             answer.undo()
             self._commit(answer)
+        return answer
 
     def _commit(self, turn: Turn) -> Exception | None:
         """Let the commands of a turn leave with its ack. Return why they cannot."""
@@ -377,9 +403,15 @@ class Runner:
         except (TypeError, ValueError) as error:
             return error
         turn.over = True
-        missed = self._hub.commit(client.source, turn.number, own, others)
-        if missed:
-            self._spawn(self.failed(unreachable(missed), "sending what a handler commanded"))
+        if turn.opcode == op.CLOSE:
+            self._closes[client.id] = client.source.key
+            if len(self._closes) > MAX_CLOSES:
+                del self._closes[next(iter(self._closes))]
+        if others:
+            missed = self._hub.post(others, gateway=client.source, stamp=turn.stamp())
+            if missed:
+                self._spawn(self.failed(unreachable(missed), "sending what a handler commanded"))
+        self._hub.commit(client.source, turn.number, own)
         return None
 
     # Turns without an event
@@ -422,7 +454,10 @@ class Runner:
         if turn.dropped:
             raise TurnDropped(f"{turn.dropped}: what was commanded is not sent")
         own, others = turn.take()
-        missed = self._hub.post(others, own, turn.client.source if turn.client is not None else None)
+        if not own and not others:
+            return
+        gateway = turn.client.source if turn.client is not None else None
+        missed = self._hub.post(others, own, gateway, turn.stamp())
         if missed:
             raise unreachable(missed)
 

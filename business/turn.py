@@ -2,6 +2,7 @@
 
 The commands of a turn and the ack of its event leave together or not at all. What is commanded for the client's own gateway
 travels with the ack, in one batch; what is for others leaves before it, so that a crash in between repeats and never loses.
+What leaves before the ack is stamped, and when the event is handled again and the same leaves again, gateways know it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ..common.messages import Message
     from .client import Client
 
+Stamp = tuple[str, int]  #: origin and number of a TURN (:mod:`..common.messages`)
+
 #: The turn of the running handler, of all tasks that it started and of its thread. None outside of handlers.
 current_turn: ContextVar[Turn | None] = ContextVar("current_turn", default=None)
 
@@ -26,14 +29,16 @@ class Turn:
         client: the client whose event is handled; None for timers and the handlers of a worker's start and stop.
         number: of that event, by which it is acknowledged; 0 if nobody waits for an ack.
         opcode: of that event.
+        parts: of what was commanded for that event that have left already.
     """
 
-    __slots__ = ("_saved", "client", "dropped", "gateway", "number", "opcode", "others", "over", "own")
+    __slots__ = ("_saved", "client", "dropped", "gateway", "number", "opcode", "others", "over", "own", "parts")
 
-    def __init__(self, client: Client | None = None, number: int = 0, opcode: int = 0) -> None:
+    def __init__(self, client: Client | None = None, number: int = 0, opcode: int = 0, parts: int = 0) -> None:
         self.client = client
         self.number = number
         self.opcode = opcode
+        self.parts = parts
         self.gateway = client.gateway if client is not None else ""  # the key of the client's gateway
         self.own: list[Message] = []  # for that one
         self.others: list[tuple[str | None, Message]] = []  # for another one, or with None for all others
@@ -77,6 +82,13 @@ class Turn:
         taken = self.own, self.others
         self.own, self.others, self._saved = [], [], None
         return taken
+
+    def stamp(self) -> Stamp | None:
+        """Return what to know the next part by, in whichever run of the handler it leaves; None if there is no event."""
+        if self.client is None:
+            return None
+        self.parts += 1
+        return self.client.event_id, self.parts
 
     def undo(self) -> None:
         """Forget what was recorded and has not left, and the changes of the client that go with it."""

@@ -136,7 +136,7 @@ class Worker:
         app.run_by(None)
 
     async def _drain(self) -> None:
-        self._hub.post([(None, [op.DRAIN])])
+        self._hub.drain()
         with suppress(QueryError):  # a gateway that does not answer sends no events either
             # what a gateway sends before it knows comes before its answer
             await self._hub.ask(None, op.Ask.SYNC, None, all)

@@ -29,7 +29,7 @@ from .lane import Lane
 from .security import proof, proves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .messages import Message
 
@@ -40,7 +40,7 @@ BURST: Final = 200  #: frames read before other work of the loop gets its turn
 HELLO_EVERY: Final = 0.25  #: seconds
 REFUSED_WAIT: Final = 5.0  #: seconds before a refused connector tries again
 MAX_PEERS: Final = 10_000
-MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet
+MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet, of at most ``lane_buffer`` bytes together
 MAX_NAME: Final = 512  #: characters of a role, name or key
 LEFT: Final = "left"  #: the reason for which a peer is lost that said goodbye: this run of it does not come back
 _OF_LANE: Final = frozenset((wire.DATA, wire.PROBE, wire.NACK))
@@ -80,13 +80,13 @@ class Owner(Protocol):
         """A batch came. A :exc:`LinkError` raised here refuses the peer."""
 
     def lost(self, peer: Peer, reason: str) -> None:
-        """The lane ended: what was sent and not acknowledged may or may not have arrived."""
+        """The lane ended. What :attr:`Peer.unsure` yields now, in the order in which it was sent, may or may not have arrived."""
 
 
 class Peer:
     """The process at the other end of a link."""
 
-    __slots__ = ("_link", "identity", "key", "lane", "marked", "name", "out", "owner_data", "role", "unsure")
+    __slots__ = ("_link", "identity", "key", "lane", "marked", "name", "out", "owner_data", "role", "unsure", "waiting")
 
     def __init__(self, link: _Link, identity: bytes) -> None:
         self._link = link
@@ -96,8 +96,9 @@ class Peer:
         self.key = ""
         self.lane: Lane | None = None
         self.out: list[Message] = []  # this turn's batch; who flushes it itself may append to it directly
+        self.waiting = 0  # bytes of that, as far as they were measured: see :meth:`put`
         self.marked = False  # whether a flush is on its way
-        self.unsure = 0  # batches that had not been acknowledged when the last lane was lost: they may not have arrived
+        self.unsure: Iterator[Message] = iter(())  # while the owner is told of its loss: what may not have arrived
         self.owner_data: Any = None  # the owner's own record of this peer
 
     def __repr__(self) -> str:
@@ -111,20 +112,33 @@ class Peer:
     @property
     def full(self) -> bool:
         """Whether the peer is so far behind that no more should be made for it."""
-        return self.lane.full if self.lane is not None else len(self.out) >= MAX_WAITING
+        if self.lane is not None:
+            return self.lane.full(self.waiting)
+        return len(self.out) >= MAX_WAITING or self.waiting > self._link.settings.lane_buffer
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, size: int = 0) -> None:
         """Put a message into this turn's batch. It must hold only what msgpack can say: see :meth:`flush`.
+
+        Args:
+            message: the message.
+            size: its bytes, if they shall count for :attr:`full` before the batch leaves.
 
         Raises:
             Unreachable: if the link has not been up for so long that too many messages wait for it.
         """
-        if self.lane is None and len(self.out) >= MAX_WAITING:
-            raise Unreachable(f"{self!r} cannot be reached, and {MAX_WAITING} messages wait for it already")
-        self.out.append(message)
+        if self.lane is None:
+            if self.full:
+                raise Unreachable(f"{self!r} cannot be reached, and {len(self.out)} messages wait for it already")
+            size = size or len(wire.pack(message))
+        self.put(message, size)
         if not self.marked:
             self.marked = True
             self._link.mark(self)
+
+    def put(self, message: Message, size: int) -> None:
+        """Put a message of so many bytes into the batch, for an owner that flushes it itself."""
+        self.out.append(message)
+        self.waiting += size
 
     def flush(self) -> None:
         """Let the batch go now, or with no lane as soon as there is one.
@@ -134,7 +148,7 @@ class Peer:
         lane = self.lane
         if lane is None or not self.out:
             return
-        batch, self.out = self.out, []
+        batch, self.out, self.waiting = self.out, [], 0
         try:
             payloads = wire.encode(batch)
         except (TypeError, ValueError, OverflowError) as error:
@@ -258,11 +272,12 @@ class _Link:
 
     def _lose(self, peer: Peer, reason: str) -> None:
         """End the lane and tell the owner."""
-        peer.unsure = bool(peer.out) + (len(peer.lane.unacked) if peer.lane is not None else 0)
+        peer.unsure = _unsure(peer.lane.unacked if peer.lane is not None else (), peer.out)
         peer.lane = None
-        peer.out.clear()
+        peer.out, peer.waiting = [], 0
         self.counters["link.lost"] += 1
         self._tell(self.owner.lost, peer, reason)
+        peer.unsure = iter(())
 
     def _tell(self, what: Callable[..., None], peer: Peer, *args: Any) -> None:
         """Tell the owner. If it fails, the other peers must not notice, and this one must not go on as if it had not."""
@@ -589,6 +604,12 @@ def _new_socket(loop: asyncio.AbstractEventLoop, kind: int) -> zmq.Socket[bytes]
     """Return a socket of this kind; a loop that simulates the network gives one of its own."""
     make: Callable[[int], zmq.Socket[bytes]] = getattr(loop, "zmq_socket", zmq.Context.instance().socket)
     return make(kind)
+
+
+def _unsure(frames: Iterable[bytes], waiting: list[Message]) -> Iterator[Message]:
+    for frame in frames:
+        yield from wire.decode(frame)
+    yield from waiting
 
 
 def _is_name(value: object) -> TypeGuard[str]:

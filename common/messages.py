@@ -23,9 +23,11 @@ CONNECT: Final = 1  #: [n, client, number, state, headers]
 MESSAGE: Final = 2  #: [n, client, number, state, data]
 CLOSE: Final = 3  #: [n, client, number, state, [code, reason]]
 FORGET: Final = 4  #: [client]: it moved to another worker, with nothing outstanding here
+PING: Final = 6  #: [n]: to be acknowledged like an event, in its turn; no handler sees it
 
 # Gateway -> whoever asked
 ANSWER: Final = 5  #: [query number, answer]
+NO_ANSWER: Final = 7  #: [query number, why]
 
 # Worker or caller -> gateway. `counted` is true for what a worker changed at the client whose event it handles.
 ACK: Final = 16  #: [n, n, ...]: these events are done, their commands are in this batch
@@ -45,6 +47,7 @@ DESTROY_CLIENT: Final = 29  #: [client]
 QUERY: Final = 30  #: [query number, Ask, argument]
 DRAIN: Final = 31  #: []: send no more events; this worker leaves when its outstanding ones are done
 TAKE: Final = 32  #: [credit]: send me events, at most so many that I have not acknowledged
+TURN: Final = 33  #: [origin, number, commands]: to be carried out unless this number or a later one of that origin was
 
 # Member -> register. A member is [role, name, key, address, meta].
 ANNOUNCE: Final = 48  #: [role, name, key, address, meta, stats]: also renews the lease
@@ -54,6 +57,16 @@ LEAVING: Final = 53  #: []: forget me at once
 SNAPSHOT: Final = 50  #: [epoch, number, members]
 CHANGE: Final = 51  #: [epoch, number, joined members, keys of those that left]
 MEMBERS: Final = 52  #: [members, each a map with what it announced and its age in seconds]
+
+# Gateway -> its buddy, which tells the close of its clients if it is lost
+KEEP: Final = 64  #: [client, uid or None, session (packed map), introduction]: a new client, or what is new of it
+RELEASE: Final = 65  #: [client]: its close event is done
+WHOLE: Final = 66  #: []: since this link began you were told everything
+RELEASE_ALL: Final = 67  #: []: another gateway is the buddy now
+# Buddy -> gateway
+KNOWN: Final = 68  #: []: the answer to WHOLE
+# Buddy -> worker -> lost gateway, if it is there again
+FENCE: Final = 69  #: [key]: this gateway was lost and its clients' close told; it is heeded no more
 
 
 class Ask(IntEnum):
@@ -73,3 +86,4 @@ class Ask(IntEnum):
     GROUP_UIDS = 11  #: None -> map of group to uids
     SESSION = 12  #: client -> map or None
     SESSIONS = 13  #: list of groups, or None -> map of client to session
+    ROUND_TRIP = 14  #: key of a worker -> milliseconds of a ping to it and back, or None if it cannot be pinged

@@ -6,25 +6,40 @@ turn of its loop, whatever happened, and what is to be sent leaves at the end of
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..common import messages as op
 from ..common import reasons, wire
 from ..common.errors import LinkError
 from ..common.ids import new_client_id
-from ..common.messages import ACK, MESSAGE, QUERY
-from .answers import answer
-from .client import Client, Connection
+from ..common.messages import ACK, MESSAGE, QUERY, Ask
+from .answers import MAX_ANSWER, TooBig, answer
+from .client import Client, Connection, NoConnection
 from .index import Index
+from .repeats import Repeats
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from ..common.messages import Message
     from .dispatch import Dispatch, Port
 
-MAX_ANSWERS: Final = 1_000_000  #: ids and the like in the answers to one batch; queries past that get no answer
+#: What changes the uid or session of a client; the last field says whether its worker counted that.
+OF_STATE: Final = (op.BIND, op.UNBIND, op.SET_SESSION, op.UPDATE_SESSION)
+#: What a turn may hold.
+IN_TURNS: Final = (
+    *(op.SEND, op.SEND_UID, op.SEND_GROUP, op.SEND_ALL),
+    *(op.JOIN, op.LEAVE, op.UNGROUP, op.CLOSE_CLIENT, op.DESTROY_CLIENT),
+    *OF_STATE,
+)
+MAX_PINGS: Final = 100  #: that are with one worker; past that, no more are sent
+MAX_LOST: Final = 1000  #: keys of lost gateways that workers are told of
+LAST: Final = (
+    2**53
+)  #: the number of a close event that a buddy tells is the one after: no event of the client comes later
 
 
 class Asker(Protocol):
@@ -34,8 +49,21 @@ class Asker(Protocol):
     def full(self) -> bool:
         """Whether it is so far behind with reading that no more should be made for it."""
 
-    def send(self, message: Message, /) -> None:
-        """Send it a message."""
+    def send(self, message: Message, size: int = 0, /) -> None:
+        """Send it a message; its bytes, if they shall count for :attr:`full` at once."""
+
+
+class Mirror(Protocol):
+    """Whoever keeps another gateway in step with the clients of this one."""
+
+    def opened(self, client: Client) -> None:
+        """There is a client, and no worker knows of it yet."""
+
+    def changed(self, client: Client) -> None:
+        """Its uid or session changed."""
+
+    def finished(self, client: Client) -> None:
+        """It closed, and that was handled."""
 
 
 class Core:
@@ -46,11 +74,19 @@ class Core:
         dispatch: takes the events.
         encode: makes the frame that may be written to any plain connection.
         counters: gets ``discarded.client_gone`` for each command to a client that is not here any more, and
-            ``discarded.asker_full`` for each query that got no answer because its asker asks faster than it reads.
+            ``discarded.asker_full`` for each query that got no answer because its asker asks faster than it reads,
+            ``answers.too_big`` for each that was told that its answer is over :data:`~.answers.MAX_ANSWER`, and
+            ``commands.repeated`` for each command that came again and was left out.
+        clock: returns seconds.
     """
 
     def __init__(
-        self, key: str, dispatch: Dispatch, encode: Callable[[str | bytes], bytes], counters: Counter[str]
+        self,
+        key: str,
+        dispatch: Dispatch,
+        encode: Callable[[str | bytes], bytes],
+        counters: Counter[str],
+        clock: Callable[[], float],
     ) -> None:
         self.key = key
         self.dispatch = dispatch
@@ -58,8 +94,13 @@ class Core:
         self.events = 0  #: from clients, ever
         self.counters = counters
         self._encode = encode
+        self._clock = clock
+        self._repeats = Repeats()
         self._closing: dict[str, Client] = {}  # closed clients with events that are not acknowledged
-        dispatch.finished = lambda client: self._closing.pop(client.id)
+        self._lost: deque[str] = deque(maxlen=MAX_LOST)  # keys of gateways whose clients' close was told here
+        self.mirror: Mirror | None = None
+        self.fenced: Callable[[], object] = lambda: None  #: told when this gateway itself was taken for lost
+        dispatch.finished = self._finished
         # opcode: how long such a message is, and who carries it out
         self._commands: dict[int, tuple[int, Callable[[Message, Port | None], None]]] = {
             op.SEND: (3, self._send),
@@ -75,14 +116,16 @@ class Core:
             op.UPDATE_SESSION: (5, self._update_session),
             op.CLOSE_CLIENT: (5, self._close_client),
             op.DESTROY_CLIENT: (2, self._destroy_client),
+            op.TURN: (4, self._turn),
             op.TAKE: (2, self._take),
             op.DRAIN: (1, self._drain),
+            op.FENCE: (2, self._fence),
         }
 
     @property
     def unhandled(self) -> int:
         """How many events no worker has acknowledged yet. It is counted, client by client."""
-        return sum(len(client.events) for client in (*self.index.clients.values(), *self._closing.values()))
+        return sum(len(client.events) for client in self.known_clients())
 
     # What clients do
 
@@ -97,6 +140,8 @@ class Core:
             connection.shut(reasons.OVERLOADED)
         else:
             self.index.add(client)
+            if self.mirror is not None:
+                self.mirror.opened(client)
             self._event(client, op.CONNECT, headers)
         return client
 
@@ -114,6 +159,30 @@ class Core:
             self._closing[client.id] = client
             self._event(client, op.CLOSE, [code, reason])
 
+    def adopt(self, key: str, kept: Iterable[Message]) -> None:
+        """Tell the close of the clients of a gateway that is lost. ``kept`` is a KEEP message for each."""
+        self._lost.append(key)
+        for port in self.dispatch.workers:
+            port.send([op.FENCE, key])
+        for _, client_id, uid, session, introduction in kept:
+            client = Client(client_id, NoConnection(), introduction)
+            client.uid, client.session, client.number = uid, session, LAST
+            client.open = False
+            self._closing[client_id] = client
+            self.counters["clients.adopted"] += 1
+            if self.mirror is not None:
+                self.mirror.opened(client)
+            self._event(client, op.CLOSE, [reasons.GATEWAY_LOST.code, reasons.GATEWAY_LOST.text])
+
+    def known_clients(self) -> Iterable[Client]:
+        """Return the clients whose close event is not done."""
+        return chain(self.index.clients.values(), self._closing.values())
+
+    def _finished(self, client: Client) -> None:
+        del self._closing[client.id]
+        if self.mirror is not None:
+            self.mirror.finished(client)
+
     def _event(self, client: Client, opcode: int, data: list[Any]) -> None:
         self.events += 1
         client.number += 1
@@ -129,7 +198,6 @@ class Core:
                 out; the asker is to be dropped.
         """
         commands = self._commands
-        answers = 0
         for message in batch:
             opcode = message[0]
             known = commands.get(opcode)
@@ -141,9 +209,35 @@ class Core:
             elif opcode == ACK:
                 self._ack(message, port)
             elif opcode == QUERY:
-                answers += self._query(message, asker, may=answers < MAX_ANSWERS)
+                self._query(message, asker)
             else:
                 raise LinkError(f"message {opcode} is not for a gateway")
+
+    def _turn(self, message: Message, port: Port | None) -> None:
+        """Carry out what a turn commanded, unless that was done before."""
+        _, origin, number, commands = message
+        if type(origin) is not str or type(number) is not int or type(commands) is not list:
+            raise LinkError("something else where origin, number and commands of a turn are due")
+        if self._repeats.seen(origin, number):
+            self._leave_out(commands, port)
+            return
+        for command in commands:
+            opcode = command[0] if type(command) is list and command else None
+            if opcode not in IN_TURNS:
+                raise LinkError(f"message {opcode!r} in a turn")
+            length, carry_out = self._commands[opcode]
+            if len(command) != length:
+                raise LinkError(f"message {opcode} with {len(command)} fields, not {length}")
+            carry_out(command, port)
+
+    def _leave_out(self, commands: list[Message], port: Port | None) -> None:
+        """Take note of what a worker takes for done now, and was done before."""
+        self.counters["commands.repeated"] += len(commands)
+        for command in commands:
+            if command[0] in OF_STATE:  # the worker has to hear what there is
+                client = self._known(command[1])
+                if client is not None:
+                    self._changed(client, port, command[-1])
 
     def _ack(self, message: Message, port: Port | None) -> None:
         if port is None:
@@ -161,6 +255,8 @@ class Core:
         if type(credit) is not int or credit < 1:
             raise LinkError(f"takes {credit!r} events at once")
         port.room = credit
+        for key in self._lost:
+            port.send([op.FENCE, key])
         self.dispatch.joined(port)
 
     def _drain(self, _: Message, port: Port | None) -> None:
@@ -168,17 +264,47 @@ class Core:
             raise LinkError("takes no more events, but is no worker")
         self.dispatch.draining(port)
 
-    def _query(self, message: Message, asker: Asker, *, may: bool) -> int:
-        """Answer a query; return how much the answer is."""
+    def _fence(self, message: Message, port: Port | None) -> None:
+        if port is not None and message[1] == self.key:
+            self.fenced()
+
+    def _query(self, message: Message, asker: Asker) -> None:
+        """Answer a query, unless the asker is behind with reading."""
         if len(message) != 4:
             raise LinkError(f"message {QUERY} with {len(message)} fields, not 4")
         _, number, ask, argument = message
-        if not may or asker.full:
+        if asker.full:
             self.counters["discarded.asker_full"] += 1
-            return 0
-        found = answer(self.index, ask, argument)
-        asker.send([op.ANSWER, number, found])
-        return _extent(found)
+            return
+        if ask == Ask.ROUND_TRIP:
+            self._ping(number, _text(argument), asker)
+            return
+        try:
+            found = [op.ANSWER, number, answer(self.index, ask, argument)]
+            size = len(wire.pack(found))
+            if size > MAX_ANSWER:
+                raise TooBig
+        except TooBig:
+            self.counters["answers.too_big"] += 1
+            found = [op.NO_ANSWER, number, f"the answer has more than {MAX_ANSWER} bytes: ask about fewer at once"]
+            size = len(wire.pack(found))
+        asker.send(found, size)
+
+    def _ping(self, query: int, worker: str, asker: Asker) -> None:
+        """Answer a query by how long a ping to a worker and back takes: now if there is none, else when that is known."""
+        port = next((port for port in self.dispatch.workers if port.key == worker), None)
+        if port is None or len(port.pings) >= MAX_PINGS:
+            asker.send([op.ANSWER, query, None])
+            return
+        began = self._clock()
+
+        def returned(acknowledged: bool) -> None:
+            if asker.full:
+                self.counters["discarded.asker_full"] += 1
+            else:  # if it is gone, this reaches nobody
+                asker.send([op.ANSWER, query, (self._clock() - began) * 1000 if acknowledged else None])
+
+        self.dispatch.ping(port, returned)
 
     # Sending
 
@@ -264,6 +390,8 @@ class Core:
         if counted and port is not None and client.port is port:
             client.applied += 1
         self.dispatch.changed(client)
+        if self.mirror is not None:
+            self.mirror.changed(client)
 
     def _join(self, message: Message, _: Port | None) -> None:
         _, client_id, group = message
@@ -340,10 +468,3 @@ def _map(value: Any) -> dict[Any, Any]:
     if type(value) is not dict:
         raise LinkError(f"{type(value).__name__} where a map is due")
     return value
-
-
-def _extent(found: Any) -> int:
-    """Return about how many ids, counts or keys an answer holds, at least 1."""
-    if type(found) is dict:
-        return 1 + sum(len(one) if type(one) in (list, dict) else 1 for one in found.values())
-    return 1 + len(found) if type(found) is list else 1

@@ -63,6 +63,7 @@ class Stage:
         self._stack = AsyncExitStack()
         self.notes: list[tuple[str, list[Message]]] = []
         self.up = asyncio.Event()
+        self.key = new_key()
         self.hub: Hub
         self.played: list[Played] = []
 
@@ -85,7 +86,7 @@ class Stage:
         for name in ("g1", "g2"):
             self.played.append(Played(self._run_dir, name, self.notes))
             self._stack.push_async_callback(self.played[-1].close)
-        node = Node("worker", "w", new_key())
+        node = Node("worker", "w", self.key)
         self.hub = Hub(node, SETTINGS, [f"ipc://{self._run_dir}/r.sock"], timeout=0.5, listener=self, stats=dict)
         self._stack.push_async_callback(self.hub.close)
         await asyncio.wait_for(self.up.wait(), 5)
@@ -112,19 +113,53 @@ async def stage(run_dir: Path) -> AsyncIterator[Stage]:
         await stage.stop()
 
 
+def commands_in(batch: list[Message]) -> list[Message]:
+    """Return the messages of a batch, with the commands of turns in their place."""
+    return [command for message in batch for command in (message[3] if message[0] == op.TURN else [message])]
+
+
 async def test_commands_for_the_own_gateway_leave_in_one_batch_with_the_ack(stage: Stage) -> None:
     one, two = stage.gateway(1), stage.gateway(2)
-    stage.hub.commit(one, 7, [[op.UNGROUP, "own"]], [(two.key, [op.UNGROUP, "other"])])
+    stage.hub.post([(two.key, [op.UNGROUP, "other"])], gateway=one, stamp=("event", 1))
+    stage.hub.commit(one, 7, [[op.UNGROUP, "own"]])
     await stage.sync()
 
     assert next(batch for name, batch in stage.notes if name == "g1") == [[op.UNGROUP, "own"], [op.ACK, 7]]
-    assert next(batch for name, batch in stage.notes if name == "g2")[0] == [op.UNGROUP, "other"]
+    assert next(batch for name, batch in stage.notes if name == "g2")[0] == [
+        op.TURN,
+        "event",
+        1,
+        [[op.UNGROUP, "other"]],
+    ]
+
+
+async def test_what_is_commanded_at_once_is_one_part_for_each_gateway(stage: Stage) -> None:
+    one, two = stage.gateway(1), stage.gateway(2)
+    others: list[tuple[str | None, Message]] = [(two.key, [op.UNGROUP, "a"]), (None, [op.UNGROUP, "b"])]
+    stage.hub.post(others, [[op.UNGROUP, "b"]], one, ("event", 2))
+    await stage.sync()
+
+    turns = [(name, message) for name, batch in stage.notes for message in batch if message[0] == op.TURN]
+    assert sorted(turns) == [
+        ("g1", [op.TURN, "event", 2, [[op.UNGROUP, "b"]]]),
+        ("g2", [op.TURN, "event", 2, [[op.UNGROUP, "a"], [op.UNGROUP, "b"]]]),
+    ]
+
+
+async def test_what_belongs_to_no_event_is_told_apart_by_the_process_and_a_number(stage: Stage) -> None:
+    for group in ("a", "b"):
+        stage.hub.post([(stage.gateway(2).key, [op.UNGROUP, group])])
+    await stage.sync()
+
+    first, second = [message for _, batch in stage.notes for message in batch if message[0] == op.TURN]
+    assert first[1] == second[1] == stage.key
+    assert first[2] < second[2]
 
 
 async def test_turns_that_end_together_share_batches_and_one_ack(stage: Stage) -> None:
     one = stage.gateway(1)
     for number in range(1, 4):
-        stage.hub.commit(one, number, [[op.UNGROUP, str(number)]], [])
+        stage.hub.commit(one, number, [[op.UNGROUP, str(number)]])
     await stage.sync()
 
     assert stage.notes[0] == ("g1", [[op.UNGROUP, "1"], [op.UNGROUP, "2"], [op.UNGROUP, "3"], [op.ACK, 1, 2, 3]])
@@ -138,14 +173,14 @@ async def test_no_ack_is_sent_before_what_its_turn_commanded_elsewhere(
 
     def note(self: Connector, peer: Peer, frame: bytes) -> None:
         if frame[3] == wire.DATA:
-            sent.extend((peer.name, message) for message in wire.decode(frame))
+            sent.extend((peer.name, message) for message in commands_in(wire.decode(frame)))
         transmit(self, peer, frame)
 
     monkeypatch.setattr(Connector, "transmit", note)
     one, two = stage.gateway(1), stage.gateway(2)
-    stage.hub.commit(one, 1, [[op.UNGROUP, "a1"]], [(None, [op.UNGROUP, "a"])])
-    stage.hub.commit(two, 1, [[op.UNGROUP, "b2"]], [(None, [op.UNGROUP, "b"])])
-    stage.hub.commit(one, 2, [[op.UNGROUP, "c1"]], [(None, [op.UNGROUP, "c"])])
+    for gateway, number, other, own in ((one, 1, "a", "a1"), (two, 1, "b", "b2"), (one, 2, "c", "c1")):
+        stage.hub.post([(None, [op.UNGROUP, other])], gateway=gateway)
+        stage.hub.commit(gateway, number, [[op.UNGROUP, own]])
     await stage.sync()
 
     assert [(name, message) for name, message in sent if message[0] != op.QUERY] == [
@@ -210,7 +245,7 @@ async def test_a_gateway_that_does_not_keep_up_gets_no_more_and_is_named(stage: 
     assert stage.hub.post([(stage.gateway(1).key, [op.UNGROUP, "yes"])]) == []
     await stage.sync()
 
-    groups = [m[1] for _, batch in stage.notes for m in batch if m[0] == op.UNGROUP]
+    groups = [m[1] for _, batch in stage.notes for m in commands_in(batch) if m[0] == op.UNGROUP]
     assert groups == ["yes"]
 
 
@@ -220,4 +255,4 @@ async def test_what_was_commanded_before_closing_still_arrives(stage: Stage) -> 
     await until(lambda: len(stage.notes) == 2)
 
     last: list[Any] = [[op.UNGROUP, "last"]]
-    assert sorted(stage.notes) == [("g1", last), ("g2", last)]
+    assert sorted((name, commands_in(batch)) for name, batch in stage.notes) == [("g1", last), ("g2", last)]

@@ -40,6 +40,7 @@ class Owner:
         self.peers: list[Peer] = []
         self.told: asyncio.Queue[Told] = asyncio.Queue()
         self.check: Callable[[Peer, list[Message]], object] = lambda peer, batch: None
+        self.unsure: list[Message] = []
 
     @property
     def peer(self) -> Peer:
@@ -54,6 +55,7 @@ class Owner:
         self.told.put_nowait(("received", batch))
 
     def lost(self, peer: Peer, reason: str) -> None:
+        self.unsure = list(peer.unsure)
         self.told.put_nowait(("lost", reason))
 
     async def next(self) -> Told:
@@ -860,16 +862,18 @@ async def test_a_peer_is_full_until_it_has_acknowledged_enough(town: Town) -> No
     assert await above.collects(1) == [[1, bytes(1000)]]
 
 
-async def test_what_may_not_have_arrived_when_a_lane_ends_is_counted(town: Town) -> None:
+async def test_what_may_not_have_arrived_when_a_lane_ends_is_told(town: Town) -> None:
     above, below, _, connector = await town.pair()
     connector.peer.send([1])
     connector.peer.flush()
     connector.peer.send([2])
     connector.give_up(connector.peer, "for a test")
     await below.hears(("lost", "for a test"))
+    await above.hears(("received", [[1]]), ("lost", "the other end knows nothing of this lane any more"))
 
-    assert below.peer.unsure == 2
-    assert above.peer.unsure == 0
+    assert below.unsure == [[1], [2]]
+    assert above.unsure == []
+    assert list(below.peer.unsure) == [], "it is told once, and kept no longer"
 
 
 async def test_only_so_much_waits_for_a_link_that_is_not_up(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -882,6 +886,26 @@ async def test_only_so_much_waits_for_a_link_that_is_not_up(town: Town, monkeypa
     assert connector.peer.full
     with pytest.raises(Unreachable, match="2 messages wait for it already"):
         connector.peer.send([3])
+
+
+async def test_only_so_many_bytes_wait_for_a_link_that_is_not_up(town: Town) -> None:
+    connector = town.connector(Owner(), settings=LinkSettings(lane_buffer=1000))
+    connector.peer.send([1, bytes(900)])
+    assert not connector.peer.full
+    connector.peer.send([2, bytes(100)])
+
+    assert connector.peer.full
+    with pytest.raises(Unreachable, match="2 messages wait for it already"):
+        connector.peer.send([3])
+
+
+async def test_what_has_not_left_yet_counts_as_far_as_it_was_measured(town: Town) -> None:
+    _, _, _, connector = await town.pair(LinkSettings(probe_interval=0.05, lane_buffer=1000))
+    connector.peer.put([1, bytes(1000)], 1003)
+    assert connector.peer.full
+
+    connector.peer.flush()
+    await until(lambda: not connector.peer.full)
 
 
 # Addresses
