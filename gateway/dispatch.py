@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ..common.errors import LinkError
-from ..common.messages import FORGET, MESSAGE, Message
+from ..common.messages import FORGET, MESSAGE, PING, Message
 from .client import KNOWN, STALE, STRANGER, Client
 from .placement import rendezvous
 
@@ -39,7 +39,7 @@ _HEADER_OVERHEAD: Final = 100  # bytes that a header is taken to cost beside its
 class Port:
     """One worker, as a gateway sees it: where its events go, and which of them are outstanding."""
 
-    __slots__ = ("counter", "key", "name", "outstanding", "room", "send", "suspects", "waiting")
+    __slots__ = ("counter", "key", "name", "outstanding", "pings", "room", "send", "suspects", "waiting")
 
     def __init__(self, name: str, key: str, credit: int, send: Callable[[Message], None]) -> None:
         self.name = name
@@ -48,6 +48,7 @@ class Port:
         self.send = send
         self.counter = 0  # the number of the last event sent
         self.outstanding: dict[int, Client] = {}
+        self.pings: dict[int, Callable[[bool], object]] = {}  # who waits for each, told whether it was acknowledged
         self.suspects: dict[Client, None] = {}  # in order of arrival; the first of them is being tried
         self.waiting: deque[Client] = deque()  # a client for each event that waits; empty while there is room
 
@@ -114,6 +115,10 @@ class Dispatch:
         """
         client = port.outstanding.get(number)
         if client is None or client.events[0][1] != number:  # what is outstanding is among the client's events
+            returned = port.pings.pop(number, None)
+            if returned is not None:
+                returned(True)
+                return
             raise LinkError(f"acknowledges event {number!r}, which it does not have or which is not the client's first")
         del port.outstanding[number]
         self._remove_first(client)
@@ -134,6 +139,13 @@ class Dispatch:
             self.finished(client)
         if client.paused or self._held:
             self._go_on_reading(client)
+
+    @staticmethod
+    def ping(port: Port, returned: Callable[[bool], object]) -> None:
+        """Send a worker what it acknowledges like an event, past its credit; tell whether it did, or was lost."""
+        port.counter = number = port.counter + 1
+        port.pings[number] = returned
+        port.send([PING, number])
 
     def joined(self, port: Port) -> None:
         """A worker takes events from now on, also such as wait for others."""
@@ -171,6 +183,9 @@ class Dispatch:
                 self._settle(client)
             elif not client.open:
                 self.finished(client)
+        pings, port.pings = port.pings, {}
+        for returned in pings.values():
+            returned(False)
 
     def _give_up(self, client: Client) -> None:
         """Take away the first event of a client, which was with too many workers that were lost."""

@@ -83,6 +83,11 @@ class Agent:
         """All members by key, as far as any register knows. To be read only."""
         return self._view.members
 
+    @property
+    def reachable(self) -> dict[str, bool]:
+        """Whether there is a link to each register, by address."""
+        return {register.address: register.connector.peer.up for register in self._registers}
+
     async def ready(self, timeout: float) -> bool:  # noqa: ASYNC109  # a bound for an answer, no cancellation
         """Wait until a register told who is there; return whether one did within ``timeout`` seconds."""
         try:
@@ -180,7 +185,7 @@ class _Register:
         announcement: Callable[[], Message | None],
         apply: Callable[[Callable[[View, float], Changes]], None],
     ) -> None:
-        self._address = address
+        self.address = address
         self._announcement = announcement
         self._apply = apply
         self._position: tuple[str, int] | None = None  # epoch and number of what this lane brought last
@@ -209,9 +214,9 @@ class _Register:
 
     def lost(self, peer: Peer, reason: str) -> None:
         """Stop counting on the register; the connector goes on trying."""
-        _log.info("lost the register at %s: %s", self._address, reason)
+        _log.info("lost the register at %s: %s", self.address, reason)
         self._position = None
-        self._apply(lambda view, now: view.lost(self._address, now))
+        self._apply(lambda view, now: view.lost(self.address, now))
 
     def received(self, peer: Peer, batch: list[Message]) -> None:
         """Take in what the register says.
@@ -227,7 +232,7 @@ class _Register:
             case [messages.SNAPSHOT, str(epoch), int(number), list(members)]:
                 self._position = (epoch, number)
                 everybody = [Member.read(member) for member in members]
-                self._apply(lambda view, now: view.snapshot(self._address, everybody, now))
+                self._apply(lambda view, now: view.snapshot(self.address, everybody, now))
             case [messages.CHANGE, str(epoch), int(number), list(joined), list(left)] if _are_keys(left):
                 # A lane loses nothing and begins with a snapshot, so none can be missing. If one ever is, the link is
                 # dropped, and begins anew like that.
@@ -235,7 +240,7 @@ class _Register:
                     raise LinkError(f"changes {number} of {epoch} do not follow {self._position}")
                 self._position = (epoch, number)
                 new = [Member.read(member) for member in joined]
-                self._apply(lambda view, _: view.change(self._address, new, left))
+                self._apply(lambda view, _: view.change(self.address, new, left))
             case [messages.MEMBERS, list(reports)] if all(map(_is_report, reports)):
                 if self._answer is not None:
                     self._answer.set_result(reports)

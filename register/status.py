@@ -11,7 +11,7 @@ from ..common.link import Node
 from .agent import Agent, link_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ..common.config import Config
 
@@ -52,16 +52,20 @@ def table(members: Iterable[Mapping[str, Any]], now: float) -> list[str]:
     """
     rows = [[column for column, _ in _COLUMNS]]
     rows += [[show(member, now) for _, show in _COLUMNS] for member in members]
+    return aligned(rows, words=2)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
+    """Return the lines of a table: so many columns of words, set to the left, and then figures, set to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-
-
-def _aligned(row: list[str], widths: list[int]) -> list[str]:
-    """Return the cells of a row: words to the left, figures to the right."""
-    return [
-        cell.ljust(width) if number < _WORDS else cell.rjust(width)
-        for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+    lines = [
+        [
+            cell.ljust(width) if number < words else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
     ]
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def _figure(key: str) -> Callable[[Mapping[str, Any], float], str]:
@@ -98,4 +102,3 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Mapping[str, Any], float], str]], ...
     ("QUEUE", _figure("queue")),
     ("RESTARTS", _figure("restarts")),
 )
-_WORDS: Final = 2  # columns
