@@ -8,6 +8,7 @@ import logging
 import random
 import sys
 from collections import Counter
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..common import process, reasons
@@ -52,7 +53,7 @@ class Gateway:
         dispatch = Dispatch(choose, gateway.client_pending, gateway.event_buffer)
         dispatch.gave_up = self._gave_up
         self._dispatch = dispatch
-        self._core = Core(self._node.key, dispatch, encode, self.counters)
+        self._core = Core(self._node.key, dispatch, encode, self.counters, monotonic)
         self._hooks = _import_hooks(gateway.hooks)
         pages = Pages.read(config.folder / gateway.pages) if gateway.pages else None
         self._listener = Listener(gateway, self, self.counters, pages=pages)
