@@ -183,6 +183,29 @@ def test_pages_come_back_after_their_gateways_were_killed(visit: Visit, chat: Ru
         expect_texts(page, ["before", "between"])
 
 
+def test_a_page_comes_back_in_the_slot_that_its_gateway_gave_it(visit: Visit) -> None:
+    tess = visit("Tess", "slot")
+    gateways: list[WebSocketRoute] = []
+
+    def connected(page_side: WebSocketRoute) -> None:
+        gateways.append(page_side)
+        page_side.connect_to_server()
+
+    tess.route_web_socket(re.compile("^ws:"), connected)
+    tess.clock.install()
+    tess.reload()
+    expect(tess.locator("body")).to_have_attribute("data-link", "open")
+
+    gateways[0].close(code=1012, reason="gateway_stopping retry=25000")
+
+    expect(tess.locator("body")).to_have_attribute("data-link", "lost")
+    tess.clock.run_for(20_000)  # longer than it would wait on its own account
+    assert len(gateways) == 1
+    tess.clock.run_for(6_000)
+    expect(tess.locator("body")).to_have_attribute("data-link", "open")
+    assert len(gateways) == 2
+
+
 def test_a_page_says_that_it_is_offline_and_sends_what_was_written_when_it_is_back(visit: Visit, chat: Running) -> None:
     ole, pia = visit("Ole", "offline"), visit("Pia", "offline")
     write(ole, "online")
