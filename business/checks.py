@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..common import wire
 from ..common.errors import WireError
 from ..common.ids import gateway_of
 
+if TYPE_CHECKING:
+    from ..common.messages import Message
+
 MAX_DATA: Final = 16 * 1024 * 1024  #: bytes (characters of text) of one message to clients, and of a packed session
+MAX_COMMANDS: Final = 2 * MAX_DATA  #: bytes of one command, and of those that a handler records before they leave
 MAX_NAME: Final = 512  #: characters of a uid or of a group's name
 
 
@@ -32,6 +36,18 @@ def payload(data: object) -> str | bytes:
     if len(data) > MAX_DATA:
         raise ValueError(f"a message of {len(data)}, expected at most {MAX_DATA}")
     return data
+
+
+def size(message: Message) -> int:
+    """Return the bytes of a command or a question.
+
+    Raises:
+        ValueError: if it is over :data:`MAX_COMMANDS`: so many clients or groups are in it.
+    """
+    bytes_ = len(wire.pack(message))
+    if bytes_ > MAX_COMMANDS:
+        raise ValueError(f"a command of {bytes_} bytes, expected at most {MAX_COMMANDS}: name fewer in one call")
+    return bytes_
 
 
 def name(kind: str, value: object) -> str:

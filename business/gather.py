@@ -19,6 +19,7 @@ class Gather:
         self._names = dict(asked)
         self._waiting = dict(asked)
         self._answers: dict[str, Any] = {}
+        self.refusals: list[str] = []  #: who does not answer, and why
         self.finished: Callable[[], object] = lambda: None  #: called when nothing more is waited for
 
     @property
@@ -40,6 +41,12 @@ class Gather:
         """Take an answer; one that was not waited for is ignored."""
         if self._waiting.pop(key, None) is not None:
             self._answers[key] = answer
+            self._see()
+
+    def refused(self, key: str, why: str) -> None:
+        """Take note that somebody says why it does not answer."""
+        if self._waiting.pop(key, None) is not None:
+            self.refusals.append(f"{self._names[key]}: {why}")
             self._see()
 
     def failed(self, key: str) -> None:

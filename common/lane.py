@@ -42,7 +42,7 @@ class Lane:
         now: seconds.
         interval: seconds between probes when there is nothing else to send.
         dead_after: seconds of silence after which the other end is dead.
-        limit: bytes that may be waiting for their ack before :attr:`full` is true.
+        limit: bytes that may be waiting for their ack before :meth:`full` is true.
     """
 
     __slots__ = (
@@ -80,10 +80,9 @@ class Lane:
         self.again_from = -1  # `acked` when frames were last sent again
         self.again_at = -inf  # when that was
 
-    @property
-    def full(self) -> bool:
-        """Whether more is waiting for its ack than the limit: the owner must stop making more."""
-        return self.unacked_bytes > self.limit
+    def full(self, more: int = 0) -> bool:
+        """Return whether more is waiting for its ack, with so many bytes to come, than the limit: the owner must stop making more."""
+        return self.unacked_bytes + more > self.limit
 
     def seal(self, payload: bytes, now: float) -> bytes:
         """Return the frame for the next batch, which the caller must send now."""

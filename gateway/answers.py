@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..common import wire
 from ..common.errors import LinkError
 from ..common.messages import Ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .client import Client
     from .index import Index
+
+MAX_ANSWER: Final = wire.MAX_BATCH  #: bytes of one answer: as much as one batch
+T = TypeVar("T")
+
+
+class TooBig(Exception):
+    """An answer over :data:`MAX_ANSWER`."""
 
 
 def answer(index: Index, ask: object, argument: object) -> Any:  # each question has its own kind of answer
@@ -20,6 +27,7 @@ def answer(index: Index, ask: object, argument: object) -> Any:  # each question
 
     Raises:
         LinkError: if there is no such question, or it is not asked about what it should be.
+        TooBig: if the answer would be so big that it is not even put together. It may be too big all the same.
     """
     question = _ANSWERS.get(ask) if isinstance(ask, int) else None
     if question is None:
@@ -53,6 +61,27 @@ def _session(index: Index, client_id: str) -> Any:
     return None if client is None else wire.unpack(client.session)
 
 
+def _by_group(index: Index, members: Callable[[str], list[str]]) -> dict[str, list[str]]:
+    return dict(
+        _bounded(((group, found), sum(map(len, found))) for group in index.groups for found in [members(group)])
+    )
+
+
+def _sessions(index: Index, groups: list[str] | None) -> dict[str, Any]:
+    packed = _bounded((client, len(client.session)) for client in index.of_groups(groups))
+    return {client.id: wire.unpack(client.session) for client in packed}
+
+
+def _bounded(sized: Iterable[tuple[T, int]]) -> Iterator[T]:
+    """Yield what comes with its size until that is too much."""
+    size = 0
+    for one, more in sized:
+        size += more
+        if size > MAX_ANSWER:
+            raise TooBig
+        yield one
+
+
 _ABOUT_MANY = frozenset({Ask.CLIENT_COUNT, Ask.CLIENTS, Ask.UIDS, Ask.SESSIONS, Ask.CLIENTS_OF_UIDS})
 _ANSWERS: dict[int, Callable[[Index, Any], Any]] = {
     Ask.SYNC: lambda _, __: True,
@@ -64,9 +93,9 @@ _ANSWERS: dict[int, Callable[[Index, Any], Any]] = {
     Ask.CLIENTS_OF_UIDS: lambda index, uids: _ids(index.of_uids(uids)),
     Ask.UID_OF_CLIENT: _uid_of_client,
     Ask.GROUPS: lambda index, _: list(index.groups),
-    Ask.GROUP_CLIENTS: lambda index, _: {group: _ids(clients) for group, clients in index.groups.items()},
+    Ask.GROUP_CLIENTS: lambda index, _: _by_group(index, lambda group: _ids(index.groups[group])),
     Ask.GROUP_COUNTS: lambda index, _: {group: len(clients) for group, clients in index.groups.items()},
-    Ask.GROUP_UIDS: lambda index, _: {group: _uids(index, [group]) for group in index.groups},
+    Ask.GROUP_UIDS: lambda index, _: _by_group(index, lambda group: _uids(index, [group])),
     Ask.SESSION: _session,
-    Ask.SESSIONS: lambda index, groups: {client.id: wire.unpack(client.session) for client in index.of_groups(groups)},
+    Ask.SESSIONS: _sessions,
 }

@@ -218,9 +218,9 @@ class Core:
         _, origin, number, commands = message
         if type(origin) is not str or type(number) is not int or type(commands) is not list:
             raise LinkError("something else where origin, number and commands of a turn are due")
-        if self._repeats.seen(origin, number):
-            self._leave_out(commands, port)
-            return
+        again = self._repeats.seen(origin, number)
+        if again:
+            self.counters["commands.repeated"] += len(commands)
         for command in commands:
             opcode = command[0] if type(command) is list and command else None
             if opcode not in IN_TURNS:
@@ -228,13 +228,9 @@ class Core:
             length, carry_out = self._commands[opcode]
             if len(command) != length:
                 raise LinkError(f"message {opcode} with {len(command)} fields, not {length}")
-            carry_out(command, port)
-
-    def _leave_out(self, commands: list[Message], port: Port | None) -> None:
-        """Take note of what a worker takes for done now, and was done before."""
-        self.counters["commands.repeated"] += len(commands)
-        for command in commands:
-            if command[0] in OF_STATE:  # the worker has to hear what there is
+            if not again:
+                carry_out(command, port)
+            elif opcode in OF_STATE:  # the worker takes it for done, and has to hear what there is
                 client = self._known(command[1])
                 if client is not None:
                     self._changed(client, port, command[-1])

@@ -30,6 +30,17 @@ def test_who_fails_is_named() -> None:
     assert (gather.answers, gather.missing) == ([1], ["gateway-2"])
 
 
+def test_who_says_why_it_does_not_answer_is_quoted() -> None:
+    gather = Gather({"a": "gateway-1", "b": "gateway-2"})
+    gather.refused("a", "too much")
+    gather.refused("c", "was not asked")
+    assert not gather.complete
+    gather.answered("b", 2)
+
+    assert gather.complete
+    assert gather.refusals == ["gateway-1: too much"]
+
+
 def test_who_leaves_is_not_missed() -> None:
     gather = Gather({"a": "gateway-1", "b": "gateway-2"})
     gather.answered("a", 1)

@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gatecrew.business import checks
+from gatecrew.business import hub as module
 from gatecrew.business.hub import Hub
 from gatecrew.common import messages as op
 from gatecrew.common import wire
-from gatecrew.common.errors import PartialAnswer
+from gatecrew.common.errors import PartialAnswer, QueryError
 from gatecrew.common.ids import new_client_id, new_key
 from gatecrew.common.link import Acceptor, Connector, LinkSettings, Node, Peer
 from gatecrew.common.messages import Ask
@@ -36,6 +38,7 @@ class Played:
         self.name = name
         self.node = Node("gateway", name, new_key())
         self.answers = True
+        self.refuses = ""
         self._notes = notes
         self._acceptor = Acceptor(self.node, SETTINGS, self, f"ipc://{run_dir}/{name}.sock")
         self._agent = Agent(self.node, SETTINGS, [f"ipc://{run_dir}/r.sock"], address=self._acceptor.address)
@@ -47,7 +50,9 @@ class Played:
     def received(self, peer: Peer, batch: list[Message]) -> None:
         self._notes.append((self.name, batch))
         for message in batch:
-            if message[0] == op.QUERY and self.answers:
+            if message[0] == op.QUERY and self.refuses:
+                peer.send([op.NO_ANSWER, message[1], self.refuses])
+            elif message[0] == op.QUERY and self.answers:
                 peer.send([op.ANSWER, message[1], self.name])
 
     async def close(self) -> None:
@@ -247,6 +252,46 @@ async def test_a_gateway_that_does_not_keep_up_gets_no_more_and_is_named(stage: 
 
     groups = [m[1] for _, batch in stage.notes for m in commands_in(batch) if m[0] == op.UNGROUP]
     assert groups == ["yes"]
+
+
+async def test_what_was_commanded_in_one_turn_counts_before_it_has_left(stage: Stage) -> None:
+    much = "x" * 40_000
+
+    assert [stage.hub.post([(stage.gateway(1).key, [op.SEND_UID, ["ann"], much])]) for _ in range(3)] == [
+        [],
+        [],
+        ["g1"],
+    ]
+    assert stage.hub.counters["discarded.gateway_full"] == 1
+
+
+async def test_a_command_that_no_frame_could_carry_is_a_mistake_of_its_caller(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "MAX_COMMANDS", 1000)
+    with pytest.raises(ValueError, match="name fewer in one call"):
+        stage.hub.post([(stage.gateway(1).key, [op.SEND_UID, ["ann"] * 1000, "hi"])])
+    with pytest.raises(ValueError, match="name fewer in one call"):
+        await stage.hub.ask(None, Ask.CLIENTS_OF_UIDS, ["ann"] * 1000, len)
+
+    await stage.sync()  # the lanes go on
+
+
+async def test_an_answer_that_is_too_big_is_an_error_that_says_so(stage: Stage) -> None:
+    stage.played[1].refuses = "too big"
+    with pytest.raises(QueryError, match="^g2: too big$"):
+        await stage.hub.ask(None, Ask.CLIENTS, None, list)
+
+
+async def test_only_so_many_questions_wait_for_their_answers(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_QUESTIONS", 2)
+    asked = [stage.hub.ask(None, Ask.ONLINE, "x", len) for _ in range(3)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert answers[:2] == [2, 2]
+    assert isinstance(answers[2], QueryError)
+    assert stage.hub.counters["queries.refused"] == 1
+    await stage.sync()  # there is room again
 
 
 async def test_what_was_commanded_before_closing_still_arrives(stage: Stage) -> None:

@@ -158,11 +158,13 @@ def test_an_idle_lane_probes_once_an_interval() -> None:
 def test_a_lane_is_full_until_the_other_end_has_enough_of_it() -> None:
     here, there = lane(limit=100), lane()
     first, second = here.seal(bytes(60), 0.0), here.seal(bytes(60), 0.0)
-    assert here.full
+    assert here.full()
+    assert not lane(limit=100).full(100)
+    assert lane(limit=100).full(101)
 
     take(there, first)
     take(here, there.probe(0.0))
-    assert not here.full
+    assert not here.full()
 
     take(there, second)
     take(here, there.probe(0.0))

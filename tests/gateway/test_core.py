@@ -12,8 +12,9 @@ from gatecrew.common import reasons, wire
 from gatecrew.common.errors import LinkError
 from gatecrew.common.ids import gateway_of
 from gatecrew.common.messages import Ask, Message
+from gatecrew.gateway import answers as answers_module
 from gatecrew.gateway import core as core_module
-from gatecrew.gateway.core import Core
+from gatecrew.gateway.core import LAST, Core
 from gatecrew.gateway.dispatch import Dispatch, Port
 from gatecrew.gateway.frames import encode
 from gatecrew.gateway.placement import router
@@ -85,12 +86,15 @@ class Asker:
 
     def __init__(self) -> None:
         self.full = False
+        self.limit = wire.MAX_FRAME  # bytes that it may be behind
         self.answers: list[Message] = []
         self.events: list[Message] = []
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, size: int = 0) -> None:
         (copy,) = wire.unpack(wire.pack([message]))
-        (self.answers if copy[0] == op.ANSWER else self.events).append(copy)
+        (self.answers if copy[0] in (op.ANSWER, op.NO_ANSWER) else self.events).append(copy)
+        self.limit -= size
+        self.full = self.full or self.limit < 0
 
 
 class House:
@@ -99,7 +103,8 @@ class House:
     def __init__(self, client_pending: int = 256, event_buffer: int = 1 << 30) -> None:
         self.counters: Counter[str] = Counter()
         self.dispatch = Dispatch(router("sticky", Random(1)), client_pending, event_buffer)
-        self.core = Core(KEY, self.dispatch, encode, self.counters)
+        self.now = 0.0
+        self.core = Core(KEY, self.dispatch, encode, self.counters, lambda: self.now)
         self.caller = Asker()
 
     def open(self, *, plain: bool = True, room: int = 1 << 30) -> Client:
@@ -242,6 +247,39 @@ def test_a_client_that_comes_while_too_much_waits_is_told_to_come_again() -> Non
     assert {event[2] for event in worker.asker.events} == {first.id}
     house.open()
     assert house.ask(Ask.CLIENT_COUNT) == 2
+
+
+# Turns
+
+
+def test_what_a_turn_commanded_is_carried_out_once_whoever_sends_it() -> None:
+    house = House()
+    first, second = house.join("worker-1"), house.join("worker-2")
+    client = house.open()
+    first.do([op.TURN, "event", 1, [[op.SEND, client.id, "a"], [op.SEND, client.id, "b"]]])
+    second.do([op.TURN, "event", 1, [[op.SEND, client.id, "a"], [op.SEND, client.id, "b"]]])
+    second.do([op.TURN, "event", 2, [[op.SEND, client.id, "c"]]], [op.SEND, client.id, "d"])
+    first.do([op.TURN, "other event", 1, [[op.SEND, client.id, "e"]]])
+
+    assert got(client) == ["a", "b", "c", "d", "e"]
+    assert house.counters == {"commands.repeated": 2}
+
+
+def test_who_repeats_a_change_of_a_client_is_told_with_the_next_event_what_it_is_like() -> None:
+    """Its new worker took it for changed by itself, and what the gateway said of it for old."""
+    house = House()
+    client = house.open()
+    first = house.join("worker-1")
+    first.do([op.TURN, "event", 1, [[op.SET_SESSION, client.id, {"n": 1}, True], [op.BIND, client.id, "ann", True]]])
+    house.dispatch.lost(first.port)
+    second = house.join("worker-2")
+    second.do([op.TURN, "event", 1, [[op.SET_SESSION, client.id, {"n": 2}, True], [op.BIND, client.id, "bob", True]]])
+    house.core.received(client, "next")
+
+    assert [event[4] for event in second.asker.events] == [
+        [0, "ann", wire.pack({"n": 1}), INTRODUCTION, True],
+        [2, "ann", wire.pack({"n": 1}), None, False],
+    ]
 
 
 # Sending
@@ -600,20 +638,31 @@ def test_whoever_does_not_read_gets_no_answers() -> None:
     assert house.counters == {"discarded.asker_full": 1}
 
 
-def test_what_is_answered_to_one_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_for_much_gets_it_until_it_is_behind() -> None:
     house = House()
     for _ in range(10):
+        house.open()
+    house.caller.limit = 1000
+    house.do(*[[op.QUERY, number, int(Ask.CLIENTS), None] for number in range(50)])
+
+    assert 1 < len(house.caller.answers) < 10
+    assert house.counters["discarded.asker_full"] == 50 - len(house.caller.answers)
+
+
+@pytest.mark.parametrize("ask", [Ask.CLIENTS, Ask.GROUP_CLIENTS, Ask.GROUP_UIDS, Ask.SESSIONS])
+def test_an_answer_that_is_too_big_is_told_and_costs_nobody_else_his(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House()
+    for number in range(10):
         client = house.open()
-        house.do([op.JOIN, client.id, "red"], [op.SET_SESSION, client.id, dict.fromkeys("abcd"), False])
-    house.caller.answers.clear()
-    for ask in (Ask.CLIENTS, Ask.GROUP_CLIENTS, Ask.SESSIONS):
-        monkeypatch.setattr(core_module, "MAX_ANSWERS", 25)
-        house.do(*[[op.QUERY, number, int(ask), None] for number in range(50)])
-        assert 1 <= len(house.caller.answers) <= 3
-        house.caller.answers.clear()
-        house.do([op.QUERY, 1, int(ask), None])  # the next batch has its own bound
-        assert len(house.caller.answers) == 1
-        house.caller.answers.clear()
+        house.do([op.BIND, client.id, f"uid {number}", False], [op.JOIN, client.id, "red"])
+        house.do([op.SET_SESSION, client.id, dict.fromkeys("abcd"), False])
+    for module in (core_module, answers_module):
+        monkeypatch.setattr(module, "MAX_ANSWER", 64)
+    house.do([op.QUERY, 1, int(ask), None], [op.QUERY, 2, int(Ask.CLIENT_COUNT), None])
+
+    why = "the answer has more than 64 bytes: ask about fewer at once"
+    assert house.caller.answers == [[op.NO_ANSWER, 1, why], [op.ANSWER, 2, 10]]
+    assert house.counters["answers.too_big"] == 1
 
 
 # Messages that are not made as they should be
@@ -635,6 +684,7 @@ GOOD: list[Message] = [
     [op.CLOSE_CLIENT, CLIENT, "bye", 1000, ""],
     [op.DESTROY_CLIENT, CLIENT],
     [op.QUERY, 1, int(Ask.ONLINE), CLIENT],
+    [op.TURN, "event", 1, [[op.JOIN, CLIENT, GROUP], [op.SET_SESSION, CLIENT, {}, True]]],
     [op.DRAIN],
 ]
 
@@ -675,6 +725,14 @@ BAD: list[Message] = [
     *with_each([op.DESTROY_CLIENT, CLIENT], 1, None, 5, [CLIENT], {}),
     *with_each([op.QUERY, 1, int(Ask.ONLINE), CLIENT], 2, 99, -1, None, "1", [1]),
     *with_each([op.QUERY, 1, int(Ask.ONLINE), CLIENT], 3, 5, [CLIENT], {}),
+    *with_each([op.TURN, "event", 1, []], 1, None, 5, b"event", ["event"]),
+    *with_each([op.TURN, "event", 1, []], 2, None, "1", 1.0, True),
+    *with_each([op.TURN, "event", 1, []], 3, None, 5, {}, [5], [[]], [[[]]], [[op.UNGROUP]], [[op.UNGROUP, 5]]),
+    *(
+        [op.TURN, "event", 1, [[*message]]]
+        for message in ([op.ACK, 1], [op.TAKE, 5], [op.DRAIN], [op.TURN, "e", 1, []])
+    ),
+    *([op.TURN, "event", 1, [message]] for message in ([op.QUERY, 1, int(Ask.ONLINE), CLIENT], [None], [{}])),
     [op.ANSWER, 1, 2],
     [op.MESSAGE, 1, CLIENT, 1, None, "hi"],
     [op.ANNOUNCE],
@@ -788,3 +846,74 @@ def test_whatever_a_peer_sends_it_is_the_only_one_to_suffer(batch: list[Message]
     successor.finish()
     assert house.dispatch.bytes == 0
     assert house.core._closing == {}
+
+
+# Other gateways
+
+
+def test_the_clients_of_a_lost_gateway_get_their_close_from_here() -> None:
+    house = House()
+    worker = house.join()
+    house.core.adopt("zyxwvuts", [[op.KEEP, "zyxwvuts-ann", "u1", wire.pack({"room": "red"}), INTRODUCTION]])
+
+    state = [0, "u1", wire.pack({"room": "red"}), INTRODUCTION, False]
+    assert worker.asker.events == [
+        [op.FENCE, "zyxwvuts"],
+        [op.CLOSE, 1, "zyxwvuts-ann", LAST + 1, state, [1006, "gateway_lost"]],
+    ]
+    assert house.core.unhandled == 1
+    assert house.ask(Ask.CLIENT_COUNT) == 0
+    worker.do([op.SEND, "zyxwvuts-ann", "too late"], [op.SET_SESSION, "zyxwvuts-ann", {}, True], [op.ACK, 1])
+    assert house.counters == {"clients.adopted": 1, "discarded.client_gone": 1}
+    assert house.core.unhandled == 0
+
+
+def test_without_a_worker_the_close_of_a_lost_gateways_clients_waits() -> None:
+    house = House()
+    house.core.adopt("zyxwvuts", [[op.KEEP, "zyxwvuts-ann", None, wire.pack({}), INTRODUCTION]])
+    worker = house.join()
+    assert [event[0] for event in worker.asker.events] == [op.FENCE, op.CLOSE]
+
+
+def test_who_mirrors_the_clients_hears_of_each_before_any_worker_and_until_its_close_is_done() -> None:
+    house = House()
+    worker = house.join()
+    heard: list[tuple[str, str, int]] = []
+
+    class Mirror:
+        def opened(self, client: Client) -> None:
+            heard.append(("opened", client.id, len(worker.asker.events)))
+
+        def changed(self, client: Client) -> None:
+            heard.append(("changed", client.id, len(worker.asker.events)))
+
+        def finished(self, client: Client) -> None:
+            heard.append(("finished", client.id, len(worker.asker.events)))
+
+    house.core.mirror = Mirror()
+    ann = house.open()
+    worker.do([op.BIND, ann.id, "u1", True], [op.UPDATE_SESSION, ann.id, {"a": 1}, [], True])
+    house.core.closed(ann, 1000, "")
+    assert [client.id for client in house.core.known_clients()] == [ann.id]
+    worker.finish()
+    house.core.adopt("zyxwvuts", [[op.KEEP, "zyxwvuts-bob", None, wire.pack({}), INTRODUCTION]])
+    assert heard == [
+        ("opened", ann.id, 0),
+        ("changed", ann.id, 1),
+        ("changed", ann.id, 1),
+        ("finished", ann.id, 2),
+        ("opened", "zyxwvuts-bob", 3),
+    ]
+    assert [client.id for client in house.core.known_clients()] == ["zyxwvuts-bob"]
+
+
+def test_a_gateway_hears_from_a_worker_that_it_was_taken_for_lost() -> None:
+    house = House()
+    fenced: list[bool] = []
+    house.core.fenced = lambda: fenced.append(True)
+    worker = house.join()
+    house.do([op.FENCE, KEY])
+    worker.do([op.FENCE, "another"])
+    assert fenced == []
+    worker.do([op.FENCE, KEY])
+    assert fenced == [True]
