@@ -241,7 +241,8 @@ class Crew:
         go: list[Step] = []
         for role, number in numbers.items():
             if number > self._most.get(role, number):
-                raise GatecrewError(f"no more than {self._most[role]} {role}s can run at once with this configuration")
+                most = f"{self._most[role]} {role}{'s'[: self._most[role] != 1]}"
+                raise GatecrewError(f"no more than {most} can run at once: [{role}] link has a port for each")
             present = [place for place in self.places if place.role == role]
             added = range(len(present) + 1, number + 1)
             come += [Step(Place(role, f"{role}-{count}"), comes=True, goes=False) for count in added]

@@ -282,7 +282,7 @@ class Supervisor:
                 case {"do": "restart"}:
                     return await self._carry_out(crew.restart(), lambda: f"{self._counts()} replaced")
                 case {"do": "scale", "to": [*words]}:
-                    numbers = read_numbers(words)
+                    numbers = read_numbers(map(str, words))
                     return await self._carry_out(crew.scale(numbers), lambda: f"now {self._counts(*numbers)}")
         except ValueError:
             command = line

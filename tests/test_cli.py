@@ -189,9 +189,27 @@ def test_help_and_version_load_no_role() -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["stop", "reload", "status"])
+@pytest.mark.parametrize("command", ["stop", "reload", "status", "restart --rolling", "scale workers=2"])
 def test_what_needs_a_cluster_says_that_none_runs(site: Site, command: str) -> None:
-    assert site.refused(command).startswith("Error: not running")
+    assert site.refused(*command.split()).startswith("Error: not running")
+
+
+@pytest.mark.parametrize(
+    "command", ["scale", "scale workers=0", "scale workers=many", "scale clerks=2", "scale registers=2"]
+)
+def test_what_is_no_number_of_processes_is_a_usage_error(command: str) -> None:
+    refused = CliRunner().invoke(cli.main, command.split())
+
+    assert refused.exit_code == 2
+    assert "Error: " in refused.output
+
+
+@pytest.mark.parametrize("option", ["-d", "--workers 2", "--gateways 2", "chat:app"])
+def test_a_rolling_restart_takes_no_options_of_a_start(option: str) -> None:
+    refused = CliRunner().invoke(cli.main, ["restart", "--rolling", *option.split()])
+
+    assert refused.exit_code == 2
+    assert "--rolling goes with -c only" in refused.output
 
 
 def test_a_message_to_a_cluster_that_does_not_run_fails(site: Site) -> None:
@@ -463,6 +481,40 @@ def test_a_reload_of_broken_handlers_is_one_line_and_the_old_ones_go_on(cluster:
         assert {name: member["pid"] for name, member in cluster.members().items()} == {
             name: member["pid"] for name, member in before.items()
         }
+
+
+def test_a_rolling_restart_replaces_every_process_but_the_supervisor(cluster: Site) -> None:
+    before, pid = cluster.until_members(*ROLES), cluster.pid
+
+    assert cluster.ok("restart", "--rolling") == "1 register, 1 gateway, 2 workers replaced\n"
+
+    after = cluster.until_members(*ROLES)
+    assert not {before[name]["pid"] for name in ROLES} & {after[name]["pid"] for name in ROLES}
+    assert not any(alive(member["pid"]) for member in before.values())
+    assert cluster.pid == pid
+
+
+def test_a_running_cluster_is_scaled_up_and_down(cluster: Site) -> None:
+    cluster.until_members(*ROLES)
+
+    assert cluster.ok("scale", "gateways=2", "workers=3") == "now 2 gateways, 3 workers\n"
+
+    members = cluster.until_members(*ROLES, "gateway-2", "worker-3")
+    assert [line.split()[1] for line in cluster.ok("status").splitlines()[1:]] == sorted(members)
+    assert cluster.ok("scale", "workers=2", "gateways=1") == "now 2 workers, 1 gateway\n"
+    cluster.until_members(*ROLES)
+    assert not any(alive(members[name]["pid"]) for name in ("gateway-2", "worker-3"))
+
+
+def test_gateways_need_ports_for_workers(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    variables = {"GATECREW_GATEWAY_LINK": f"tcp://127.0.0.1:{port}-{port}"}
+    assert site.run("start", "-d", "--workers", "1", **variables).returncode == 0
+
+    line = site.refused("scale", "gateways=2")
+
+    assert line == "Error: no more than 1 gateway can run at once: [gateway] link has a port for each"
 
 
 def test_a_restart_is_as_the_start_was_but_for_what_is_given(site: Site) -> None:

@@ -424,7 +424,9 @@ def test_more_than_can_run_at_once_are_refused() -> None:
     stage.tick()
     stage.tell(stage.child("gateway-2"), READY="1")
 
-    with pytest.raises(GatecrewError, match="no more than 2 gateways can run at once with this configuration"):
+    with pytest.raises(
+        GatecrewError, match=r"no more than 2 gateways can run at once: \[gateway\] link has a port for each"
+    ):
         stage.crew.scale({"gateway": 3})
     assert stage.crew.operation is None
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -156,6 +157,10 @@ raise SystemExit(process.run(config, "supervisor", "supervisor", supervisor.serv
 
 def contents(where: Path, pattern: str = "*") -> list[Path]:
     return list(where.glob(pattern))
+
+
+def touch(path: Path) -> None:
+    path.touch()
 
 
 def move(path: Path, target: Path) -> Path:
@@ -411,6 +416,71 @@ async def test_a_stop_ends_a_reload_that_is_under_way(where: Path, notes: Notes)
 
         with pytest.raises(GatecrewError, match="it is stopping"):
             await reload
+
+
+async def test_a_rolling_restart_replaces_all_one_after_the_other(where: Path, notes: Notes) -> None:
+    names = ["register-1", "gateway-1", "worker-1"]
+    async with started(where, *(program(notes, name) for name in names), most={"register": 1}):
+        before = {name: notes.pid(name) for name in names}
+
+        done = await asyncio.to_thread(supervisor.ask, where, "restart", limit=None)
+
+        assert done == "1 register, 1 gateway, 1 worker replaced"
+        assert notes.lines()[3:] == [
+            *("register-1 leaves", "register-1 is ready"),  # its address is its own
+            *("gateway-1 is ready", "gateway-1 leaves"),
+            *("worker-1 is ready", "worker-1 leaves"),
+        ]
+        assert not any(alive(pid) for pid in before.values())
+
+
+async def test_a_running_cluster_is_scaled_up_and_down(where: Path, notes: Notes) -> None:
+    more = [program(notes, name) for name in ("gateway-2", "worker-2", "worker-3")]
+    async with started(where, program(notes, "gateway-1"), program(notes, "worker-1"), more=more) as stage:
+        scale = partial(asyncio.to_thread, supervisor.ask, where, "scale", limit=None)
+
+        assert await scale("workers=3", "gateways=2") == "now 3 workers, 2 gateways"
+        assert notes.lines()[2:] == ["worker-2 is ready", "worker-3 is ready", "gateway-2 is ready"]
+        assert await scale("workers=1") == "now 1 worker"
+        assert notes.lines()[5:] == ["worker-3 leaves", "worker-2 leaves"]
+        assert await scale("gateways=2") == "now 2 gateways"
+
+        await stage.service.stop()
+        assert sorted(notes.lines()[7:9]) == ["gateway-1 leaves", "gateway-2 leaves"]
+        assert notes.lines()[9:] == ["worker-1 leaves"]
+
+
+@pytest.mark.parametrize("word", ["workers=0", "registers=2", ["workers"], 3])
+async def test_what_is_no_scale_is_refused(where: Path, word: object) -> None:
+    async with started(where):
+        reader, writer = await asyncio.open_unix_connection(where / supervisor.SOCKET)
+        writer.write(json.dumps({"do": "scale", "to": [word]}).encode() + b"\n")
+
+        assert "error" in json.loads(await reader.readline())
+        writer.close()
+
+
+async def test_while_one_operation_is_under_way_others_are_refused_and_what_dies_comes_back(
+    where: Path, notes: Notes
+) -> None:
+    slow = f"note('is slow')\nwhile not os.path.exists({str(where / 'go')!r}): time.sleep(0.01)\n"
+    more = [program(notes, "worker-2", slow + GOOD)]
+    async with started(where, program(notes, "worker-1"), more=more):
+        scale = asyncio.create_task(asyncio.to_thread(supervisor.ask, where, "scale", "workers=2", limit=None))
+        await notes.until(lambda lines: lines[-1] == "worker-2 is slow")
+
+        for command in (["reload"], ["restart"], ["scale", "workers=1"]):
+            with pytest.raises(GatecrewError, match=r"^a change of scale is under way; try again when it is over$"):
+                await asyncio.to_thread(supervisor.ask, where, *command, limit=None)
+        os.kill(notes.pid("worker-1"), signal.SIGKILL)
+        await notes.until(lambda lines: lines.count("worker-1 is ready") == 2)
+        os.kill(notes.pid("worker-2"), signal.SIGKILL)
+
+        with pytest.raises(GatecrewError, match=r"^worker-2 was killed by SIGKILL; the others go on$"):
+            await scale
+        assert alive(notes.pid("worker-1"))
+        touch(where / "go")
+        assert await asyncio.to_thread(supervisor.ask, where, "scale", "workers=2", limit=None) == "now 2 workers"
 
 
 @pytest.mark.parametrize("line", [b"rubbish\n", b"[]\n", b'{"do": "dance"}\n', b"3\n", b"\xff\xfe\n"])
