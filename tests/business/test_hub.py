@@ -10,12 +10,14 @@ import pytest
 from gatecrew.business import checks
 from gatecrew.business import hub as module
 from gatecrew.business.hub import Hub
+from gatecrew.common import link as link_module
 from gatecrew.common import messages as op
 from gatecrew.common import wire
 from gatecrew.common.errors import PartialAnswer, QueryError
 from gatecrew.common.ids import new_client_id, new_key
 from gatecrew.common.link import Acceptor, Connector, LinkSettings, Node, Peer
 from gatecrew.common.messages import Ask
+from gatecrew.gateway.repeats import Repeats
 from gatecrew.register.agent import Agent
 from gatecrew.register.server import Register
 
@@ -54,6 +56,28 @@ class Played:
                 peer.send([op.NO_ANSWER, message[1], self.refuses])
             elif message[0] == op.QUERY and self.answers:
                 peer.send([op.ANSWER, message[1], self.name])
+
+    @property
+    def carried_out(self) -> list[Message]:
+        """What a real gateway would have carried out of the turns that came."""
+        repeats = Repeats()
+        turns = [
+            message for name, batch in self._notes if name == self.name for message in batch if message[0] == op.TURN
+        ]
+        return [
+            command for _, origin, number, commands in turns if not repeats.seen(origin, number) for command in commands
+        ]
+
+    def cut(self) -> None:
+        """End the lane of the hub under test as if it had been silent; it begins another by itself."""
+        for peer in self._acceptor._peers():
+            self._acceptor.give_up(peer, "cut by a test")
+
+    async def die(self) -> None:
+        """Be gone without a word."""
+        for peer in self._acceptor._peers():
+            peer.lane = None
+        await self.close()
 
     async def close(self) -> None:
         await self._agent.close()
@@ -292,6 +316,84 @@ async def test_only_so_many_questions_wait_for_their_answers(stage: Stage, monke
     assert isinstance(answers[2], QueryError)
     assert stage.hub.counters["queries.refused"] == 1
     await stage.sync()  # there is room again
+
+
+class TestALinkThatIsCut:
+    @staticmethod
+    def command(stage: Stage, *groups: str) -> None:
+        for group in groups:
+            assert stage.hub.post([(stage.gateway(2).key, [op.UNGROUP, group])]) == []
+            stage.hub.flush()
+
+    async def test_loses_and_doubles_nothing_and_keeps_the_order(self, stage: Stage) -> None:
+        link = stage.gateway(2)
+        self.command(stage, "arrives")
+        await until(lambda: stage.played[1].carried_out)
+        self.command(stage, "on its way", "on its way, too")
+        stage.played[1].cut()
+        await until(lambda: not link.alive)
+        self.command(stage, "waits", "waits, too")
+        await until(lambda: link.alive)
+        self.command(stage, "after")
+        await stage.sync()
+
+        groups = ["arrives", "on its way", "on its way, too", "waits", "waits, too", "after"]
+        assert stage.played[1].carried_out == [[op.UNGROUP, group] for group in groups]
+        assert stage.hub.counters == {}
+
+    async def test_may_be_cut_again_before_anything_arrived(self, stage: Stage) -> None:
+        link = stage.gateway(2)
+        for group in "abc":
+            self.command(stage, group)
+            stage.hub.gateways[link.key].connector.give_up(link.peer, "cut by a test")
+            await until(lambda: link.alive)
+        await stage.sync()
+
+        assert stage.played[1].carried_out == [[op.UNGROUP, group] for group in "abc"]
+
+    async def test_takes_with_it_what_is_void_without_it(self, stage: Stage) -> None:
+        """Acks, what leaves with them, and questions: the events come again, and who asked was told."""
+        one = stage.gateway(1)
+        stage.hub.commit(one, 1, [[op.UNGROUP, "own"]])
+        stage.hub.flush()
+        await until(lambda: stage.notes)
+        stage.hub.commit(one, 2, [[op.UNGROUP, "own"]])
+        question = asyncio.create_task(stage.hub.ask(one.key, Ask.CLIENTS, None, len))
+        await asyncio.sleep(0)
+        stage.hub.commit(one, 3, [[op.UNGROUP, "own"]])
+        one.connector.give_up(one.peer, "cut by a test")
+        with pytest.raises(PartialAnswer):
+            await question
+        await until(lambda: one.alive)
+        await stage.sync()
+
+        came = [message for name, batch in stage.notes if name == "g1" for message in batch]
+        assert came.count([op.ACK, 1]) == 1
+        assert came.count([op.ACK, 2]) <= 1, "it had left"
+        assert [op.ACK, 3] not in came
+
+    async def test_is_waited_for_within_a_bound(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(link_module, "MAX_WAITING", 3)
+        link = stage.gateway(2)
+        self.command(stage, "a", "b")
+        link.connector.give_up(link.peer, "cut by a test")
+        self.command(stage, "c")
+
+        assert stage.hub.post([(link.key, [op.UNGROUP, "too much"])]) == ["g2"]
+        assert stage.hub.counters == {"discarded.gateway_full": 1}
+        await until(lambda: link.alive)
+        await stage.sync()
+        assert stage.played[1].carried_out == [[op.UNGROUP, group] for group in "abc"]
+
+    async def test_what_waits_for_a_gateway_that_is_gone_is_counted(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await stage.played[1].die()
+        self.command(stage, "a", "b")
+        await until(lambda: len(stage.hub.gateways) == 1)
+
+        assert stage.hub.counters == {"discarded.gateway_gone": 2}
+        assert "gateway g2 does not come back; commands that may not have arrived there: 2" in caplog.messages
 
 
 async def test_what_was_commanded_before_closing_still_arrives(stage: Stage) -> None:
