@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ..common import messages as op
+from ..common import wire
 from ..common.errors import PartialAnswer, QueryError, Unreachable
 from ..common.link import LEFT, Connector, LinkSettings, Node, Peer
 from ..register.agent import Agent
@@ -192,7 +193,7 @@ class Hub:
         if not peer.out:
             self._early.append(gateway)
             self._flush_soon()
-        peer.put(message, size(message))
+        peer.put(message, len(wire.pack(message)))
 
     def _flush_soon(self) -> None:
         if not self._marked:
@@ -223,7 +224,9 @@ class Hub:
         Raises:
             PartialAnswer: if some do not answer in time.
             QueryError: if the answer of one is too big, or too many questions wait for theirs already.
+            ValueError: if it is asked about so many that the question is too big.
         """
+        size([op.QUERY, argument])
         if len(self._gathers) >= MAX_QUESTIONS:
             self.counters["queries.refused"] += 1
             raise QueryError(f"{MAX_QUESTIONS} questions of this process wait for their answers already")
@@ -313,6 +316,7 @@ class Hub:
             _log.info("lost %s: %s", gateway, reason)
             # they go first when there is a link again; all else is void with this one
             peer.out = [message for message in peer.unsure if message[0] == op.TURN]
+            peer.waiting = sum(len(wire.pack(message)) for message in peer.out)
         gateway.late, gateway.acks = [], []
         gateway.full = False
         if self._listener is not None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 64  #: events that are handled before what they command leaves and other work gets its turn
+MUCH: Final = 1024 * 1024  #: bytes; a turn with more leaves at once
 GRACE: Final = 1.0  #: seconds that a handler has to end once it was cancelled
 BLOCKED: Final = 1.0  #: seconds without letting anything else run after which a handler is named in the log
 MAX_CLOSES: Final = 10_000  #: that are remembered, for gateways that are lost within a moment of telling them
@@ -51,7 +52,7 @@ class Runner:
     Args:
         app: whose handlers are run.
         hub: where their commands go.
-        concurrency: suspended handlers from which on no more are started.
+        concurrency: handlers that are suspended, or do not even end when they are cancelled, from which on no more are started.
         time_limit: seconds that a handler may take; 0 for no limit.
     """
 
@@ -174,10 +175,11 @@ class Runner:
     # Leading
 
     async def _lead(self) -> None:
-        ready, running = self._ready, self._running
+        ready, tasks = self._ready, self._tasks
         left = AT_ONCE
         while True:
-            while ready and len(running) < self._concurrency:
+            # one task for each handler that is suspended or was left behind, one for each failure that is told, and this
+            while ready and len(tasks) <= self._concurrency:
                 client, message = ready.popleft()
                 if client.busy or client.source.full or client.source in self._held:
                     self._set_aside(client, message)
@@ -398,6 +400,7 @@ class Runner:
         client = turn.client
         if not turn.number or client is None:
             return None
+        much = turn.size > MUCH
         try:
             own, others = turn.take(last=True)
         except (TypeError, ValueError) as error:
@@ -412,6 +415,8 @@ class Runner:
             if missed:
                 self._spawn(self.failed(unreachable(missed), "sending what a handler commanded"))
         self._hub.commit(client.source, turn.number, own)
+        if much:
+            self._hub.flush()  # it shows whether the gateway keeps up, before the next handler makes more
         return None
 
     # Turns without an event
@@ -497,8 +502,13 @@ class Runner:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._ready:
+            self._go_on()
 
 
 def _event(turn: Turn) -> str:

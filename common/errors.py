@@ -4,6 +4,7 @@
     * :exc:`ConfigError`: a configuration that cannot work: which key, in which file, and what is allowed.
     * :exc:`ListenError`: an address that cannot be listened on: it is in use, or not of this machine.
     * :exc:`AppError`: a handler module that cannot be loaded or is put together wrongly.
+    * :exc:`Fenced`: a gateway that others took for lost, and that must not go on.
     * :exc:`ClientIdError`: a string that is not a client id (also a :exc:`ValueError`).
     * :exc:`HandlerTimeout`: a handler ran past its time limit.
     * :exc:`TurnDropped`: a handler that was given up goes on recording commands.
@@ -31,6 +32,10 @@ class ListenError(GatecrewError):
 
 class AppError(GatecrewError):
     """A handler module that cannot be loaded or is put together wrongly."""
+
+
+class Fenced(GatecrewError):
+    """A gateway was taken for lost by the others, and must not go on."""
 
 
 class ClientIdError(GatecrewError, ValueError):

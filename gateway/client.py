@@ -46,6 +46,33 @@ class Connection(Protocol):
         """Go on reading."""
 
 
+class NoConnection:
+    """The socket of a client whose gateway is lost: nothing can be done with it."""
+
+    plain = False
+
+    def write(self, frame: bytes, /) -> None:
+        """Do nothing, as all of these."""
+
+    def send(self, data: str | bytes, /) -> None:  # noqa: D102
+        pass
+
+    def close(self, code: int, reason: str, /) -> None:  # noqa: D102
+        pass
+
+    def shut(self, reason: Reason, /) -> None:  # noqa: D102
+        pass
+
+    def abort(self) -> None:  # noqa: D102
+        pass
+
+    def pause(self) -> None:  # noqa: D102
+        pass
+
+    def resume(self) -> None:  # noqa: D102
+        pass
+
+
 class Client:
     """One client: its socket, its place in the indexes, its session, and its events that no worker has acknowledged yet.
 

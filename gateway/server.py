@@ -11,13 +11,15 @@ from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..common import messages as op
 from ..common import process, reasons
 from ..common.addresses import parse
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, Fenced, LinkError
 from ..common.ids import new_key
-from ..common.link import LEFT, Acceptor, Node, Peer
+from ..common.link import LEFT, Acceptor, Connector, Node, Peer
 from ..register.agent import Agent, link_settings
 from . import drain
+from .buddies import Buddy, Wards
 from .core import Core
 from .dispatch import GIVEN_UP, Dispatch, Port
 from .frames import encode
@@ -26,8 +28,11 @@ from .pages import Pages
 from .placement import router
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..common.config import Config
     from ..common.messages import Message
+    from ..register.view import Member
     from .client import Client
     from .handshake import Handshake
     from .websocket import Connection
@@ -41,11 +46,14 @@ class Gateway:
     Args:
         config: the configuration.
         name: of this gateway.
+        fail: is called if it cannot go on.
     """
 
-    def __init__(self, config: Config, name: str) -> None:
+    def __init__(self, config: Config, name: str, fail: process.Fail) -> None:
         gateway = config.gateway
         self._config = config
+        self._fail = fail
+        self._loop = asyncio.get_running_loop()
         self._node = Node("gateway", name, new_key())
         self.counters: Counter[str] = Counter()
         sys.path.insert(0, str(config.folder))  # where the application's own router and hooks are
@@ -54,6 +62,14 @@ class Gateway:
         dispatch.gave_up = self._gave_up
         self._dispatch = dispatch
         self._core = Core(self._node.key, dispatch, encode, self.counters, monotonic)
+        self._core.fenced = self._fenced
+        self._buddy = Buddy(
+            self._node.key, self._core.known_clients, self._connect_buddy, self._let_buddy_go, self._loop.call_later
+        )
+        self._core.mirror = self._buddy
+        self._wards = Wards(self._adopt)
+        self._buddies: dict[str, Connector] = {}  # by key: the gateways that know the clients of this one
+        self._closing: set[asyncio.Task[None]] = set()
         self._hooks = _import_hooks(gateway.hooks)
         pages = Pages.read(config.folder / gateway.pages) if gateway.pages else None
         self._listener = Listener(gateway, self, self.counters, pages=pages)
@@ -84,6 +100,7 @@ class Gateway:
             address=self._acceptor.address,
             meta={"listen": list(self._listener.urls)},
             stats=self._stats,
+            changed=self._members_changed,
         )
         pages = [page_url(url) for url in self._listener.urls] if config.gateway.pages else []
         return " ".join([*self._listener.urls, *pages])
@@ -101,6 +118,10 @@ class Gateway:
             await self._agent.close()
         if self._acceptor is not None:
             await self._acceptor.close()
+        for key in list(self._buddies):  # last, as they take over what was not handled
+            self._let_buddy_go(key)
+        while self._closing:
+            await asyncio.wait(self._closing)
 
     async def _let_clients_go(self, rate: float, timeout: float) -> None:  # noqa: ASYNC109  # a bound, no cancellation
         """Send the clients to the other gateways, as fast as those can take them, within so many seconds."""
@@ -145,6 +166,7 @@ class Gateway:
             "workers": len(self._dispatch.workers),
             "redelivered": self._dispatch.redelivered,
             "misrouted": self._dispatch.misrouted,
+            "mirrored": self._wards.clients,
             "stopping": self._stopping,
             **self.counters,
             **(self._acceptor.counters if self._acceptor is not None else {}),
@@ -162,7 +184,9 @@ class Gateway:
 
     def peer_joined(self, peer: Peer) -> None:
         """A worker or a caller is there."""
-        if peer.role == "worker":
+        if peer.role == "gateway":
+            self._wards.joined(peer.key, peer.name)
+        elif peer.role == "worker":
             peer.owner_data = Port(peer.name, peer.key, 0, peer.send)
             self._hook("worker_connected", peer.name)
         _log.log(_level(peer), "%r (%s) joined", peer, peer.key)
@@ -171,6 +195,8 @@ class Gateway:
         """A worker or a caller is gone."""
         how = LEFT if reason == LEFT else f"is gone: {reason}"
         _log.log(_level(peer), "%r (%s) %s", peer, peer.key, how)
+        if peer.role == "gateway":
+            self._wards.lost(peer.key, goodbye=reason == LEFT)
         port: Port | None = peer.owner_data
         if port is not None:
             self._dispatch.lost(port)
@@ -178,7 +204,50 @@ class Gateway:
 
     def peer_received(self, peer: Peer, batch: list[Message]) -> None:
         """Commands and questions came."""
-        self._core.apply(batch, peer, peer.owner_data)
+        if peer.role == "gateway":
+            self._wards.received(peer.key, batch, peer.send)
+        else:
+            self._core.apply(batch, peer, peer.owner_data)
+
+    # The other gateways
+
+    def _members_changed(self, joined: list[Member], left: list[Member]) -> None:
+        assert self._agent is not None, "it is the one that tells"
+        for member in joined:
+            self._wards.member_joined(member.key)
+        for member in left:
+            self._wards.member_left(member.key)
+        if any(member.role == "gateway" for member in (*joined, *left)):
+            self._buddy.members_changed(
+                [
+                    member.key
+                    for member in self._agent.members.values()
+                    if member.role == "gateway" and member.key != self._node.key
+                ]
+            )
+
+    def _connect_buddy(self, key: str) -> None:
+        assert self._agent is not None, "it told of that gateway"
+        address = self._agent.members[key].address
+        links = _BuddyLinks(self._buddy)
+        self._buddies[key] = Connector(self._node, link_settings(self._config), links, address, expect=key)
+
+    def _let_buddy_go(self, key: str) -> None:
+        task = self._loop.create_task(self._buddies.pop(key).close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _adopt(self, name: str, key: str, kept: Collection[Message]) -> None:
+        """A gateway is lost, and this one was its buddy."""
+        _log.warning("gateway %s (%s) is lost: the close of its clients is told from here: %d", name, key, len(kept))
+        self._core.adopt(key, kept)
+
+    def _fenced(self) -> None:
+        """This gateway itself was taken for lost."""
+        self._buddy.stop()
+        self._fail(
+            Fenced("it was taken for lost (stopped, or cut off, for too long) and ends: its clients' close was told")
+        )
 
     def _gave_up(self, client: Client, message: Message) -> None:
         """An event was with too many workers that were lost."""
@@ -205,6 +274,28 @@ class _Links:
         self.received = gateway.peer_received
 
 
+class _BuddyLinks:
+    """The owner of a link to a buddy."""
+
+    def __init__(self, buddy: Buddy) -> None:
+        self._buddy = buddy
+
+    def joined(self, peer: Peer) -> None:
+        """There is a link."""
+        self._buddy.joined(peer.key, peer)
+
+    def received(self, peer: Peer, batch: list[Message]) -> None:
+        """The buddy says something."""
+        for message in batch:
+            if message != [op.KNOWN]:
+                raise LinkError(f"message {message[0]} is nothing that a buddy says")
+            self._buddy.known(peer.key)
+
+    def lost(self, peer: Peer, reason: str) -> None:
+        """The link is gone."""
+        self._buddy.lost(peer.key)
+
+
 def page_url(listen: str) -> str:
     """Return the address for a browser, on this machine if clients come in at all its addresses."""
     address = parse(listen, "ws")
@@ -228,4 +319,4 @@ def _import_hooks(name: str) -> object:
 
 def run(config: Config, name: str) -> int:
     """Be a gateway until told to stop; return the exit code."""
-    return process.run(config, "gateway", name, lambda _: Gateway(config, name))
+    return process.run(config, "gateway", name, lambda fail: Gateway(config, name, fail))

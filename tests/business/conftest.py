@@ -51,7 +51,7 @@ class House:
         register = Register(node, link_settings(self.config), self.config.cluster.register_addresses()[0])
         await register.start()
         self._stack.push_async_callback(register.stop)
-        self.gateway = Gateway(self.config, "gateway-1")
+        self.gateway = Gateway(self.config, "gateway-1", lambda error: None)
         self.url = await self.gateway.start()
         self._stack.push_async_callback(self.gateway.stop)
         agent = self.gateway._agent

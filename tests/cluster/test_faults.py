@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,8 @@ from .crew import Crew, Failed, a_crew, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .crew import Guest
 
 NAMES = ("register-1", "gateway-1", "gateway-2", "worker-1", "worker-2")
 QUICK = {"cluster_dead_after": "1", "cluster_probe_interval": "0.2", "worker_query_timeout": "1"}
@@ -228,7 +230,56 @@ def test_a_gateway_dies_and_the_others_go_on(crew: Crew) -> None:
     assert ann.call("is_online", bob.id) is False
     assert ann.call("get_all_client_id_list") == [ann.id]
     ann.do("send_to_client", bob.id, "hello")
-    assert ann.got() == [], "nobody could tell of the clients of the dead one"
+    assert json.loads(ann.next())["reason"] == "gateway_lost"
+    assert ann.got() == []
+
+
+def told(watcher: Guest, count: int) -> dict[str, dict[str, Any]]:
+    """Return by client what close handlers told a watcher, and see that they told each once."""
+    closed = [json.loads(watcher.next()) for _ in range(count)]
+    watcher.do("flush")
+    assert watcher.got() == []
+    found = {close["id"]: close for close in closed}
+    assert len(found) == count
+    return found
+
+
+def test_the_survivors_tell_the_close_of_a_dead_gateways_clients_once(crew: Crew) -> None:
+    watcher = crew.connect("gateway-1", "worker-2")
+    guests = [crew.connect("gateway-2", f"worker-{1 + number % 2}") for number in range(6)]
+    for number, guest in enumerate(guests):
+        watcher.do("client.join", f"watch {guest.id}")
+        guest.do("client.bind", f"u{number}")
+        guest.do("push", "note", number + 1)
+    left = guests.pop()
+    left.leave()
+    assert told(watcher, 1)[left.id]["reason"] == ""
+
+    crew.kill("gateway-2")
+
+    closed = told(watcher, 5)
+    for number, guest in enumerate(guests):
+        close = closed[guest.id]
+        assert (close["code"], close["reason"], close["uid"]) == (1006, "gateway_lost", f"u{number}")
+        assert close["session"] == {"notes": ["note"] * (number + 1)}
+    until(lambda: crew.stats("gateway-1")["clients.adopted"] >= 5)
+
+
+def test_a_gateway_that_was_taken_for_lost_ends_and_tells_no_close_again(crew: Crew) -> None:
+    watcher, bob = crew.connect("gateway-1", "worker-2"), crew.connect("gateway-2", "worker-2")
+    watcher.do("client.join", f"watch {bob.id}")
+    gateway = crew.processes["gateway-2"]
+    gateway.signal(signal.SIGSTOP)
+    assert told(watcher, 1)[bob.id]["reason"] == "gateway_lost"
+
+    bob.send("send_to_all", "after its close")
+    gateway.signal(signal.SIGCONT)
+
+    assert bob.closed()[0] == 1012
+    assert crew.ended("gateway-2") == 1
+    assert "it was taken for lost" in gateway.log
+    watcher.do("flush")
+    assert watcher.got() == []
 
 
 def test_a_gateway_that_stops_says_goodbye_and_close_handlers_run(crew: Crew) -> None:

@@ -838,7 +838,7 @@ def test_whatever_a_peer_sends_it_is_the_only_one_to_suffer(batch: list[Message]
     verify(house)
     wire.pack(client.session)
     for ask in Ask:
-        house.ask(ask, [] if ask == Ask.CLIENTS_OF_UIDS else None)
+        house.ask(ask, {Ask.CLIENTS_OF_UIDS: [], Ask.ROUND_TRIP: "nobody"}.get(ask))
     if client.open:
         house.core.closed(client, 1000, "")
     successor = house.join("worker-2")
@@ -846,6 +846,71 @@ def test_whatever_a_peer_sends_it_is_the_only_one_to_suffer(batch: list[Message]
     successor.finish()
     assert house.dispatch.bytes == 0
     assert house.core._closing == {}
+
+
+# Pings
+
+
+def test_a_ping_is_timed_until_its_worker_acknowledges_it() -> None:
+    house = House()
+    worker = house.join()
+    house.do([op.QUERY, 5, int(Ask.ROUND_TRIP), worker.port.key])
+
+    assert worker.asker.events == [[op.PING, 1]]
+    assert house.caller.answers == []
+    house.now = 0.25
+    worker.do([op.ACK, 1])
+    assert house.caller.answers == [[op.ANSWER, 5, 250.0]]
+    with pytest.raises(LinkError, match="acknowledges event 1, which it does not have"):
+        worker.do([op.ACK, 1])
+
+
+def test_a_ping_takes_no_credit_and_lets_events_keep_their_order() -> None:
+    house = House()
+    worker = house.join(credit=1)
+    client = house.open()
+    house.core.received(client, "waits for credit")
+    house.do([op.QUERY, 5, int(Ask.ROUND_TRIP), worker.port.key])
+    worker.do([op.ACK, 2])
+
+    assert house.caller.answers == [[op.ANSWER, 5, 0.0]]
+    assert [event[:2] for event in worker.asker.events] == [[op.CONNECT, 1], [op.PING, 2]]
+    worker.do([op.ACK, 1])
+    assert [event[:2] for event in worker.asker.events] == [[op.CONNECT, 1], [op.PING, 2], [op.MESSAGE, 3]]
+    worker.finish()
+    assert worker.port.room == 1
+
+
+def test_a_worker_that_is_lost_or_takes_no_events_has_no_round_trip() -> None:
+    house = House()
+    worker = house.join()
+    house.do([op.QUERY, 5, int(Ask.ROUND_TRIP), worker.port.key])
+    house.dispatch.lost(worker.port)
+
+    assert house.caller.answers == [[op.ANSWER, 5, None]]
+    assert house.ask(Ask.ROUND_TRIP, worker.port.key) is None
+
+
+def test_a_worker_that_hangs_is_not_pinged_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "MAX_PINGS", 2)
+    house = House()
+    worker = house.join()
+    for query in range(3):
+        house.do([op.QUERY, query, int(Ask.ROUND_TRIP), worker.port.key])
+
+    assert worker.asker.events == [[op.PING, 1], [op.PING, 2]]
+    assert house.caller.answers == [[op.ANSWER, 2, None]]
+
+
+def test_who_does_not_read_hears_of_no_round_trip() -> None:
+    house = House()
+    worker = house.join()
+    house.do([op.QUERY, 5, int(Ask.ROUND_TRIP), worker.port.key])
+    house.caller.full = True
+    worker.do([op.ACK, 1])
+
+    assert house.caller.answers == []
+    assert house.counters == {"discarded.asker_full": 1}
 
 
 # Other gateways
