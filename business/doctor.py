@@ -85,10 +85,11 @@ class Findings:
 
 def examine(config: Config, timeout: float) -> Findings:
     """Send an event through each pair of a gateway and a worker; return what came of it, after ``timeout`` seconds at the latest."""
-    return asyncio.run(_examine(config, timeout))
+    return asyncio.run(measure(config, timeout))
 
 
-async def _examine(config: Config, timeout: float) -> Findings:  # noqa: ASYNC109  # a bound for answers, no cancellation
+async def measure(config: Config, timeout: float) -> Findings:  # noqa: ASYNC109  # a bound for answers, no cancellation
+    """Do the same in a loop that runs already."""
     registers = config.cluster.register_addresses()
     findings = Findings(timeout, dict.fromkeys(registers, False))
     hub = Hub(Node("caller", "doctor", new_key()), link_settings(config), registers, timeout=timeout)
@@ -99,7 +100,7 @@ async def _examine(config: Config, timeout: float) -> Findings:  # noqa: ASYNC10
                 while not findings.whole:
                     for gateway, worker in _see(hub, findings):
                         if (gateway.key, worker.key) not in asking:
-                            asked = tasks.create_task(_measure(hub, findings, gateway, worker))
+                            asked = tasks.create_task(_ping(hub, findings, gateway, worker))
                             asking[gateway.key, worker.key] = asked
                     await asyncio.sleep(LOOK_EVERY)
                 for asked in asking.values():  # a process that was replaced has its name in common with another
@@ -121,7 +122,7 @@ def _see(hub: Hub, findings: Findings) -> list[tuple[Member, Member]]:
     return list(product(gateways, workers))
 
 
-async def _measure(hub: Hub, findings: Findings, gateway: Member, worker: Member) -> None:
+async def _ping(hub: Hub, findings: Findings, gateway: Member, worker: Member) -> None:
     """Ask a gateway until it has got through to a worker."""
     while True:
         with suppress(PartialAnswer):

@@ -51,6 +51,7 @@ async def test_an_agent_is_ready_once_a_register_told_who_is_there(town: Town) -
     second = town.member("second", [town.address("missing"), town.address()])
     assert await second.agent.ready(20)
     assert "first" in second.names
+    assert second.agent.reachable == {town.address("missing"): False, town.address(): True}
 
 
 async def test_two_processes_of_one_name_are_both_there(town: Town) -> None:
