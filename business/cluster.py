@@ -12,6 +12,7 @@ from ..common.ids import new_key
 from ..common.link import Node
 from ..common.messages import Ask
 from ..register.agent import link_settings
+from .checks import size
 from .client import Api
 from .hub import Hub, unreachable
 
@@ -118,6 +119,7 @@ class Cluster(Api):
         return self._hub
 
     def _record(self, gateway: str | None, message: Message) -> None:
+        size(message)
         self._missed |= dict.fromkeys(self._connected.post([(gateway, message)]))
 
     async def _query(self, gateway: str | None, ask: Ask, argument: object, merge: Callable[[Answers], T]) -> T:

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ..common.errors import TurnDropped
+from .checks import MAX_COMMANDS, size
 
 if TYPE_CHECKING:
     from ..common.messages import Message
@@ -32,7 +33,7 @@ class Turn:
         parts: of what was commanded for that event that have left already.
     """
 
-    __slots__ = ("_saved", "client", "dropped", "gateway", "number", "opcode", "others", "over", "own", "parts")
+    __slots__ = ("_saved", "client", "dropped", "gateway", "number", "opcode", "others", "over", "own", "parts", "size")
 
     def __init__(self, client: Client | None = None, number: int = 0, opcode: int = 0, parts: int = 0) -> None:
         self.client = client
@@ -40,6 +41,7 @@ class Turn:
         self.opcode = opcode
         self.parts = parts
         self.gateway = client.gateway if client is not None else ""  # the key of the client's gateway
+        self.size = 0  # bytes of what was recorded
         self.own: list[Message] = []  # for that one
         self.others: list[tuple[str | None, Message]] = []  # for another one, or with None for all others
         self.over = False  # it has ended; what is commanded now belongs to nothing and leaves by itself
@@ -51,9 +53,12 @@ class Turn:
 
         Raises:
             TurnDropped: if the handler was given up.
+            ValueError: if too much is recorded already.
         """
         if self.dropped:
             raise TurnDropped(f"{self.dropped}: what is commanded now is not sent")
+        self.check()
+        self.size += size(message)
         if gateway == self.gateway:
             self.own.append(message)
             return
@@ -61,8 +66,24 @@ class Turn:
             self.own.append(message)
         self.others.append((gateway, message))
 
+    def check(self) -> None:
+        """See whether there is room for another command.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if self.size > MAX_COMMANDS:
+            raise ValueError(
+                f"a handler commanded more than {MAX_COMMANDS} bytes: let them leave in between, with await app.flush()"
+            )
+
     def save(self) -> None:
-        """Prepare for a change of the client's uid or session that may have to be undone."""
+        """Prepare for a change of the client's uid or session that may have to be undone.
+
+        Raises:
+            ValueError: if there is no room for the command that goes with it.
+        """
+        self.check()
         if self._saved is None and self.client is not None:
             self._saved = self.client.saved()
 
@@ -80,7 +101,7 @@ class Turn:
             if change is not None:
                 self.own.append(change)
         taken = self.own, self.others
-        self.own, self.others, self._saved = [], [], None
+        self.own, self.others, self._saved, self.size = [], [], None, 0
         return taken
 
     def stamp(self) -> Stamp | None:
@@ -92,7 +113,7 @@ class Turn:
 
     def undo(self) -> None:
         """Forget what was recorded and has not left, and the changes of the client that go with it."""
-        self.own, self.others = [], []
+        self.own, self.others, self.size = [], [], 0
         if self.client is not None:
             self.client.restore(self._saved or self.client.saved())
             self._saved = None

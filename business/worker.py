@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
 from threading import enumerate as enumerate_threads
 from threading import get_ident
@@ -20,6 +20,7 @@ from ..common.ids import new_key
 from ..common.link import Node
 from ..register.agent import link_settings
 from . import loader
+from .checks import size
 from .hub import Gateway, Hub, unreachable
 from .runner import Runner
 from .timers import Turns
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _THREADS: Final = "handler"  # what the names of the threads of def handlers begin with
+#: What the present task ran last in a thread.
+_last_call: ContextVar[Future[Any] | None] = ContextVar("last_call", default=None)
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -58,6 +61,7 @@ class Worker:
         self._hub: Hub
         self._runner: Runner
         self._threads = ThreadPoolExecutor(config.worker.threads, thread_name_prefix=_THREADS)
+        self._free = asyncio.Semaphore(config.worker.threads)  # who was given up does not wait for a thread any more
         self._timers: list[asyncio.Task[None]] = []
         self._once: list[str] = []  # names of timers that the cluster has once
         self._turns = Turns(self._key, wait=config.cluster.dead_after)
@@ -184,8 +188,10 @@ class Worker:
         """Send a command that belongs to no turn.
 
         Raises:
+            ValueError: if it is too big.
             Unreachable: if it could not be handed over; from another thread, this is only logged.
         """
+        size(message)
         if get_ident() != self._thread:
             self._loop.call_soon_threadsafe(self.post, gateway, message)
             return
@@ -202,9 +208,16 @@ class Worker:
         return await self._hub.ask(gateway, ask, argument, merge)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function in the thread pool, in the present context."""
-        call = partial(copy_context().run, function, *args, **kwargs)
-        return await self._loop.run_in_executor(self._threads, call)
+        """Run a function in the thread pool, in the present context, as soon as there is a thread for it."""
+        await self._free.acquire()
+        call = self._threads.submit(partial(copy_context().run, function, *args, **kwargs))
+        call.add_done_callback(self._freed)
+        _last_call.set(call)
+        return await asyncio.wrap_future(call)
+
+    def _freed(self, _: object) -> None:
+        with suppress(RuntimeError):  # the loop is gone: the thread outlasted its worker
+            self._loop.call_soon_threadsafe(self._free.release)
 
     def wait(self, question: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop, from another thread, and wait for it.
@@ -234,7 +247,10 @@ class Worker:
             try:
                 await self._runner.run(timer.function)
             except Exception as error:  # noqa: BLE001  # a timer goes on whatever its function does
+                call = _last_call.get()
                 await self._runner.failed(error, f"running {timer.name}")
+                if call is not None:  # past its time limit, a thread goes on all the same
+                    await asyncio.gather(asyncio.wrap_future(call), return_exceptions=True)
 
 
 def run(config: Config, name: str) -> int:

@@ -51,6 +51,20 @@ sys.exit(os.waitpid(pid, 0)[1])
 """
 
 
+async def test_a_command_that_no_frame_could_carry_is_a_mistake_of_its_caller(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frame could not be made when it was to leave, and the lane to the gateway ended."""
+    monkeypatch.setattr("gatecrew.business.checks.MAX_COMMANDS", 1000)
+    async with Cluster(house.config) as cluster:
+        with pytest.raises(ValueError, match="name fewer in one call"):
+            cluster.send_to_uid(["ann"] * 1000, "hi")
+        with pytest.raises(ValueError, match="name fewer in one call"):
+            await cluster.get_client_id_by_uid(["ann"] * 1000)
+
+        assert await cluster.get_all_client_id_count() == 0
+
+
 class Silent:
     """A gateway that takes what comes and says nothing."""
 

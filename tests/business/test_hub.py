@@ -289,12 +289,10 @@ async def test_what_was_commanded_in_one_turn_counts_before_it_has_left(stage: S
     assert stage.hub.counters["discarded.gateway_full"] == 1
 
 
-async def test_a_command_that_no_frame_could_carry_is_a_mistake_of_its_caller(
+async def test_a_question_about_too_many_is_a_mistake_of_its_asker(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "MAX_COMMANDS", 1000)
-    with pytest.raises(ValueError, match="name fewer in one call"):
-        stage.hub.post([(stage.gateway(1).key, [op.SEND_UID, ["ann"] * 1000, "hi"])])
     with pytest.raises(ValueError, match="name fewer in one call"):
         await stage.hub.ask(None, Ask.CLIENTS_OF_UIDS, ["ann"] * 1000, len)
 
@@ -303,7 +301,7 @@ async def test_a_command_that_no_frame_could_carry_is_a_mistake_of_its_caller(
 
 async def test_an_answer_that_is_too_big_is_an_error_that_says_so(stage: Stage) -> None:
     stage.played[1].refuses = "too big"
-    with pytest.raises(QueryError, match="^g2: too big$"):
+    with pytest.raises(QueryError, match=r"^g2: too big$"):
         await stage.hub.ask(None, Ask.CLIENTS, None, list)
 
 

@@ -696,6 +696,58 @@ class TestTimeLimit:
         assert worker._runner.counters["handler.abandoned"] == 1
         assert len(errors()) == 1
 
+    async def test_one_that_is_left_behind_keeps_its_place_until_it_ends(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such handlers piled up: each was forgotten, and the next one started."""
+        monkeypatch.setattr(runner, "GRACE", 0.01)
+        app = App()
+        go = asyncio.Event()
+        handled: list[str] = []
+
+        @app.on_message
+        async def stay(client: Client, data: str) -> None:
+            handled.append(data)
+            while data == "stay" and not go.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await go.wait()
+
+        worker = await house.work(app, handler_timeout=0.02, concurrency=1)
+        async with house.client() as client:
+            await client.send("stay")
+            await until(lambda: worker._runner.counters["handler.abandoned"])
+            await client.send("next")
+            await until(lambda: worker._runner.queued)
+            assert handled == ["stay"]
+            go.set()
+            await until(lambda: handled == ["stay", "next"])
+
+    async def test_failures_that_are_told_keep_a_place_until_that_is_done(self, house: House) -> None:
+        """A handler that had ended, and could not reach a gateway, left a task behind that told the error handlers."""
+        app = App()
+        go = asyncio.Event()
+        told: list[Exception] = []
+
+        @app.on_message
+        async def everywhere(client: Client, data: str) -> None:
+            app.send_to_all(data)
+
+        @app.on_error
+        async def tell(client: Client | None, error: Exception) -> None:
+            told.append(error)
+            await go.wait()
+
+        worker = await house.work(app, concurrency=2)
+        worker._hub.post = lambda *args, **kwargs: ["gateway-2"]  # type: ignore[method-assign]
+        async with house.client() as client:
+            for number in range(4):
+                await client.send(str(number))
+            await until(lambda: worker._runner.queued == 2)
+            assert [type(error) for error in told] == [Unreachable] * 2
+            go.set()
+            assert [await client.recv() for _ in range(4)] == ["0", "1", "2", "3"]
+        await until(lambda: len(told) == 4)
+
     async def test_an_event_is_answered_once_though_its_error_handler_takes_its_time(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -779,6 +831,33 @@ class TestTimeLimit:
             assert await client.recv() == "next"
             go.set()
             assert await asyncio.to_thread(refused.wait, 5)
+
+    async def test_while_all_threads_are_taken_others_wait_for_one_and_leave_nothing_behind(self, house: House) -> None:
+        """What was given up before it got a thread stayed in the queue of the threads."""
+        app = App()
+        go = threading.Event()
+        handled: list[str] = []
+
+        @app.on_message
+        def stay(client: Client, data: str) -> None:
+            handled.append(data)
+            if data == "stay":
+                go.wait(5)
+            client.send(data)
+
+        worker = await house.work(app, handler_timeout=0.1, threads=1)
+        async with house.client() as one, house.client() as two:
+            await one.send("stay")
+            await until(lambda: handled)
+            await two.send("given up")
+            await until(lambda: worker._runner.counters["handler.timeouts"] == 2)
+            assert worker._threads._work_queue.qsize() == 0
+            go.set()
+            await until(lambda: not worker._free.locked())
+            await two.send("next")
+            assert await two.recv() == "next"
+
+        assert handled == ["stay", "next"]
 
     async def test_a_thread_that_takes_too_long_does_not_change_how_its_client_is_seen(self, house: House) -> None:
         """The uid that it could not bind stayed with the client here, and no other one was learned ever after."""

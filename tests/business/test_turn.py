@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from gatecrew.business import turn as module
 from gatecrew.business.turn import Turn
 from gatecrew.common.errors import TurnDropped
 
@@ -42,6 +43,20 @@ def test_what_was_taken_is_gone() -> None:
     turn.take()
 
     assert turn.take() == ([], [])
+
+
+def test_past_its_bound_nothing_more_is_recorded_before_the_rest_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_COMMANDS", 100)
+    turn = Turn(make_client(Recorder(), HERE), 7)
+    turn.record(HERE, [1, "x" * 100])
+    with pytest.raises(ValueError, match="let them leave in between"):
+        turn.record(THERE, [2])
+    with pytest.raises(ValueError, match="let them leave in between"):
+        turn.save()  # so that no change is noted that is not commanded then
+
+    assert turn.take() == ([[1, "x" * 100]], [])
+    turn.save()
+    turn.record(THERE, [3])
 
 
 def test_a_handler_that_was_given_up_is_told_so_when_it_goes_on() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,6 +110,36 @@ async def test_a_timer_goes_on_whatever_its_function_raises(
     await again.wait()
 
     assert len(errors()) == 1
+
+
+async def test_a_timer_in_a_thread_past_its_time_limit_does_not_overlap_its_next_call(house: House) -> None:
+    """A thread cannot be stopped: the next call ran beside it."""
+    app = App()
+    given_up, go, again = asyncio.Event(), threading.Event(), asyncio.Event()
+    running: list[str] = []
+
+    @app.every(0.01)
+    def tick() -> None:
+        running.append("in")
+        go.wait(5)
+        assert running == ["in"]
+        running.clear()
+        loop.call_soon_threadsafe(again.set)
+
+    @app.on_error
+    async def told(client: Client | None, error: Exception) -> None:
+        given_up.set()
+
+    loop = asyncio.get_running_loop()
+    worker = await house.work(app, handler_timeout=0.05)
+    await given_up.wait()
+    await asyncio.sleep(0.1)  # in which it would have run again
+    assert running == ["in"]
+    go.set()
+    await again.wait()
+    again.clear()
+    await again.wait()
+    assert worker._runner.counters["handler.errors"] == 1
 
 
 async def test_a_worker_ends_though_a_def_handler_does_not(house: House, run_dir: Path) -> None:
