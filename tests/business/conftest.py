@@ -1,4 +1,4 @@
-"""A whole cluster in the loop of the test: real links, real sockets, one register, one gateway and the workers asked for."""
+"""A whole cluster in the loop of the test: real links, real sockets, one register, and the gateways and workers asked for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class House:
-    """One register and one gateway, in this loop; workers as they are asked for."""
+    """One register and one gateway, in this loop; more gateways, and workers, as they are asked for."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -37,6 +37,7 @@ class House:
         self.config = self._configure({})
         self.gateway: Gateway
         self.url = ""
+        self._urls: dict[Gateway, str] = {}
 
     def _configure(self, worker: dict[str, Any]) -> Config:
         return Config(
@@ -57,6 +58,15 @@ class House:
         agent = self.gateway._agent
         await until(lambda: agent is not None and agent.members)
 
+    async def expand(self) -> Gateway:
+        """Start another gateway; it is stopped at the end. It is to be known before workers are."""
+        gateway = Gateway(self.config, "gateway-2", lambda error: None)
+        self._urls[gateway] = await gateway.start()
+        self._stack.push_async_callback(gateway.stop)
+        agent = self.gateway._agent
+        await until(lambda: agent is not None and len(agent.members) == 2)
+        return gateway
+
     async def work(self, app: App, name: str = "worker-1", **settings: Any) -> Worker:
         """Start a worker, with these settings of ``[worker]``; it is stopped at the end. Return it linked to the gateway."""
         worker = Worker(self._configure(settings), name, app)
@@ -66,15 +76,15 @@ class House:
         return worker
 
     @contextlib.asynccontextmanager
-    async def client(self, path: str = "/") -> AsyncIterator[ClientConnection]:
-        """Connect a client."""
-        async with connect(self.url + path, compression=None, proxy=None) as client:
+    async def client(self, path: str = "/", gateway: Gateway | None = None) -> AsyncIterator[ClientConnection]:
+        """Connect a client, to the first gateway or another one."""
+        url = self._urls[gateway] if gateway is not None else self.url
+        async with connect(url + path, compression=None, proxy=None) as client:
             yield client
 
-    def link(self, worker: Worker) -> Link:
-        """Return the gateway as the worker sees it."""
-        (link,) = worker._hub.gateways.values()
-        return link
+    def link(self, worker: Worker, gateway: Gateway | None = None) -> Link:
+        """Return the first gateway, or another one, as the worker sees it."""
+        return worker._hub.gateways[(gateway or self.gateway)._node.key]
 
     @contextlib.contextmanager
     def full(self, worker: Worker) -> Iterator[None]:
@@ -99,13 +109,29 @@ class House:
         for peer, batch in came:
             owner.received(peer, batch)
 
-    async def cut(self, worker: Worker) -> None:
-        """End the lane to a worker as the gateway does when it is silent; the worker begins another by itself."""
+    @contextlib.contextmanager
+    def losing(self, worker: Worker) -> Iterator[None]:
+        """Let nothing that comes from the worker get through to the gateway, until its lane ends at the end."""
         acceptor = self.gateway._acceptor
         assert acceptor is not None, "the gateway has started"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(acceptor.owner, "received", lambda peer, batch: None)
+            yield
+            self.end_lane(worker)
+
+    async def cut(self, worker: Worker) -> None:
+        """End the lane to a worker as the gateway does when it is silent; the worker begins another by itself."""
         link = self.link(worker)
-        acceptor.give_up(next(peer for peer in acceptor._peers() if peer.key == worker._key), "cut by a test")
+        self.end_lane(worker)
         await until(lambda: not link.alive)
+
+    def end_lane(self, worker: Worker, gateway: Gateway | None = None) -> None:
+        """Do the same at the first gateway or another one, and do not wait."""
+        acceptor = (gateway or self.gateway)._acceptor
+        assert acceptor is not None, "the gateway has started"
+        for peer in acceptor._peers():
+            if peer.key == worker._key:
+                acceptor.give_up(peer, "cut by a test")
 
     async def stop(self) -> None:
         """Stop everything, the last first."""

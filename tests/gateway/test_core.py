@@ -728,11 +728,8 @@ BAD: list[Message] = [
     *with_each([op.TURN, "event", 1, []], 1, None, 5, b"event", ["event"]),
     *with_each([op.TURN, "event", 1, []], 2, None, "1", 1.0, True),
     *with_each([op.TURN, "event", 1, []], 3, None, 5, {}, [5], [[]], [[[]]], [[op.UNGROUP]], [[op.UNGROUP, 5]]),
-    *(
-        [op.TURN, "event", 1, [[*message]]]
-        for message in ([op.ACK, 1], [op.TAKE, 5], [op.DRAIN], [op.TURN, "e", 1, []])
-    ),
-    *([op.TURN, "event", 1, [message]] for message in ([op.QUERY, 1, int(Ask.ONLINE), CLIENT], [None], [{}])),
+    *with_each([op.TURN, "event", 1, []], 3, [[None]], [[{}]], [[op.ACK, 1]], [[op.TAKE, 5]], [[op.DRAIN]]),
+    *with_each([op.TURN, "event", 1, []], 3, [[op.TURN, "e", 1, []]], [[op.QUERY, 1, int(Ask.ONLINE), CLIENT]]),
     [op.ANSWER, 1, 2],
     [op.MESSAGE, 1, CLIENT, 1, None, "hi"],
     [op.ANNOUNCE],
