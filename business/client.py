@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..common import messages as op
 from ..common import wire
 from ..common.ids import gateway_of
-from .checks import payload, session_map
+from .checks import MAX_DATA, payload, session_map
 from .commands import Commands, Data
 from .queries import Queries
 
@@ -216,10 +216,17 @@ class Client(ClientHandle):
         self._session = None
 
     def update_session(self, changed: Mapping[str, Any]) -> None:
-        """Take note of keys of its session from now on; what a handler changed in place stays."""
+        """Take note of keys of its session from now on; what a handler changed in place stays.
+
+        Raises:
+            ValueError: if all together are too much.
+        """
+        packed = wire.pack({**wire.unpack(self._packed), **changed})
+        if len(packed) > MAX_DATA:
+            raise ValueError(f"a session of {len(packed)} bytes with that, expected at most {MAX_DATA}")
         self._made += 1
         self.session.update(changed)
-        self._packed = wire.pack({**wire.unpack(self._packed), **changed})
+        self._packed = packed
 
     def session_change(self, *, copy: bool = False) -> Message | None:
         """Return the command that saves what was changed in :attr:`session`, if anything was.

@@ -6,6 +6,7 @@ turn of its loop, whatever happened, and what is to be sent leaves at the end of
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ..common.messages import Message
     from .dispatch import Dispatch, Port
 
+_log = logging.getLogger(__name__)
+
 #: What changes the uid or session of a client; the last field says whether its worker counted that.
 OF_STATE: Final = (op.BIND, op.UNBIND, op.SET_SESSION, op.UPDATE_SESSION)
 #: What a turn may hold.
@@ -35,6 +38,8 @@ IN_TURNS: Final = (
     *(op.JOIN, op.LEAVE, op.UNGROUP, op.CLOSE_CLIENT, op.DESTROY_CLIENT),
     *OF_STATE,
 )
+MAX_SESSION: Final = 16 * 1024 * 1024  #: bytes of a client's session, packed: as much as a worker may set
+MAX_GROUPS: Final = 10_000  #: that one client is in
 MAX_PINGS: Final = 100  #: that are with one worker; past that, no more are sent
 MAX_LOST: Final = 1000  #: keys of lost gateways that workers are told of
 LAST: Final = (
@@ -75,7 +80,8 @@ class Core:
         encode: makes the frame that may be written to any plain connection.
         counters: gets ``discarded.client_gone`` for each command to a client that is not here any more, and
             ``discarded.asker_full`` for each query that got no answer because its asker asks faster than it reads,
-            ``answers.too_big`` for each that was told that its answer is over :data:`~.answers.MAX_ANSWER`, and
+            ``discarded.session_too_big`` and ``discarded.too_many_groups`` for each command past :data:`MAX_SESSION` and
+            :data:`MAX_GROUPS`, ``answers.too_big`` for each that was told that its answer is over :data:`~.answers.MAX_ANSWER`, and
             ``commands.repeated`` for each command that came again and was left out.
         clock: returns seconds.
     """
@@ -379,7 +385,11 @@ class Core:
             session = wire.unpack(client.session)
             for key in _texts(gone):
                 session.pop(key, None)
-            client.session = wire.pack(session | _map(changed))
+            packed = wire.pack(session | _map(changed))
+            if len(packed) <= MAX_SESSION:
+                client.session = packed
+            else:
+                self._discard("session_too_big", f"{client!r} has more than {MAX_SESSION} bytes in its session")
             self._changed(client, port, counted)
 
     def _changed(self, client: Client, port: Port | None, counted: Any) -> None:
@@ -393,7 +403,10 @@ class Core:
         _, client_id, group = message
         client = self._client(client_id)
         if client is not None:
-            self.index.join(client, _text(group))
+            if len(client.groups) < MAX_GROUPS or group in client.groups:
+                self.index.join(client, _text(group))
+            else:
+                self._discard("too_many_groups", f"{client!r} is in {MAX_GROUPS} groups already")
 
     def _leave(self, message: Message, _: Port | None) -> None:
         _, client_id, group = message
@@ -422,6 +435,12 @@ class Core:
         client = self._client(message[1])
         if client is not None:
             client.connection.abort()
+
+    def _discard(self, what: str, why: str) -> None:
+        """Count a command that is not carried out; the first of its kind is logged."""
+        self.counters[f"discarded.{what}"] += 1
+        if self.counters[f"discarded.{what}"] == 1:
+            _log.error("a command is not carried out: %s; others like this are only counted (discarded.%s)", why, what)
 
     # Finding
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gatecrew.business import client as module
 from gatecrew.common import wire
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,6 +130,17 @@ class TestSessionChange:
 
         assert wire.pack(at_gateway | after) == wire.pack(at_gateway)
         assert at_gateway.keys() == after.keys()
+
+
+def test_updates_together_are_bounded_as_one_is(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_DATA", 100)
+    client.update_session({"a": "x" * 60})
+    with pytest.raises(ValueError, match=r"a session of .* bytes with that, expected at most 100"):
+        client.update_session({"b": "x" * 60})
+
+    assert client.session.keys() == {"a"}
+    client.learn(state(1, None, {"seen": "as before"}))
+    assert client.session == {"seen": "as before"}
 
 
 def test_setting_and_updating_by_call_is_seen_at_once(client: Client) -> None:

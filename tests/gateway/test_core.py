@@ -413,6 +413,37 @@ def test_groups_are_joined_left_and_dissolved() -> None:
     assert house.ask(Ask.GROUP_CLIENTS) == {"blue": [two.id]}
 
 
+def test_a_client_is_in_so_many_groups_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(core_module, "MAX_GROUPS", 2)
+    house = House()
+    client = house.open()
+    house.do(*[[op.JOIN, client.id, group] for group in ("red", "blue", "green", "red", "grey")])
+
+    assert house.ask(Ask.GROUP_COUNTS) == {"red": 1, "blue": 1}
+    assert house.counters == {"discarded.too_many_groups": 2}
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        f"a command is not carried out: client {client.id} is in 2 groups already"
+    ]
+
+
+def test_a_session_that_outgrows_its_bound_stays_as_it_was_and_its_worker_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core_module, "MAX_SESSION", 100)
+    house = House()
+    worker = house.join()
+    client = house.open()
+    for key in "ab":
+        worker.do([op.UPDATE_SESSION, client.id, {key: "x" * 60}, [], True])
+    house.core.received(client, "next")
+
+    assert house.ask(Ask.SESSION, client.id) == {"a": "x" * 60}
+    assert worker.asker.events[-1][4] == [2, None, wire.pack({"a": "x" * 60}), None, False]
+    assert house.counters == {"discarded.session_too_big": 1}
+
+
 def test_a_session_is_set_and_updated() -> None:
     house = House()
     client = house.open()
