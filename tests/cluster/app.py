@@ -65,6 +65,15 @@ class Actions:
         return {"redelivered": client.redelivered, "event_id": client.event_id, "pid": os.getpid()}
 
     @staticmethod
+    async def tell_and_hold(client: Client, group: str, seconds: float) -> int:
+        """Tell a group, and keep the event for a while, but do not if it came again."""
+        app.group(group).send("told")
+        await app.flush()
+        if not client.redelivered:
+            await asyncio.sleep(seconds)
+        return os.getpid()
+
+    @staticmethod
     async def die(client: Client) -> None:
         """End the whole process."""
         os._exit(3)
