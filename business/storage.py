@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 __all__ = ["CHANNELS", "ENTRIES", "START", "Entry", "History", "HistoryError", "Page", "Position"]
 
 _MAX_GROUP: Final = 256  # appends in one transaction
+MAX_WAITING: Final = 64 * 1024 * 1024  #: bytes of appends that are not on disk yet; a character counts as one
+MAX_AT_ONCE: Final = 10_000  #: reads and prunings that have begun, also those whose callers gave up
+MAX_PAGE: Final = 10_000  #: entries; who asks for more gets these, and is told that there are more
+_OVERHEAD: Final = 200  # bytes that an append is taken to cost beside its data
 _PRUNE_AT_ONCE: Final = 5000  # entries in one transaction: appends get their turn in between
 _T = TypeVar("_T")
 
@@ -93,7 +97,8 @@ class History:
         self._timeout = timeout
         self._clock = clock
         self._is_open = False
-        self._waiting: deque[Append] = deque()  # bounded by its callers: each waits for its append
+        self._waiting: deque[Append] = deque()
+        self._bytes = 0  # of these, and of those that are being committed
         self._writing = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -140,7 +145,8 @@ class History:
                 ``client.event_id``, the first one is stored and all return its position, until it is pruned.
 
         Raises:
-            HistoryError: if it was not stored; after a timeout or a broken connection it may have been.
+            HistoryError: if it was not stored; after a timeout or a broken connection it may have been. Past 64 MiB of
+                appends that wait for the database, it is not even tried.
             TypeError, ValueError: if the data is not JSON, or a name is no good.
 
         If the caller is cancelled, the entry may be stored or not.
@@ -154,6 +160,9 @@ class History:
             self._clock(),
             loop.create_future(),
         )
+        if self._bytes + _OVERHEAD + len(append.data) > MAX_WAITING:
+            raise HistoryError(f"{self.engine.url!r}: {MAX_WAITING} bytes wait to be appended already")
+        self._bytes += _OVERHEAD + len(append.data)
         self._waiting.append(append)
         if not self._writing:
             self._writing = True
@@ -251,6 +260,8 @@ class History:
         """Await work that ends by itself if the caller is cancelled: no connection is abandoned half-way."""
         try:
             self._check_open()
+            if len(self._tasks) >= MAX_AT_ONCE:
+                raise HistoryError(f"{self.engine.url!r}: {MAX_AT_ONCE} calls wait for the database already")
         except HistoryError:
             work.close()
             raise
@@ -261,8 +272,9 @@ class History:
         try:
             while self._waiting:
                 group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_GROUP))]
-                if group := [append for append in group if not append.done.done()]:
-                    await self._commit(group)
+                if wanted := [append for append in group if not append.done.done()]:
+                    await self._commit(wanted)
+                self._bytes -= sum(_OVERHEAD + len(append.data) for append in group)
         finally:
             self._writing = False
 
@@ -301,6 +313,7 @@ class History:
         """Return the page and the end of the channel, read in one statement, so that they belong together."""
         if limit < 1:
             raise ValueError(f"limit: {limit!r} (expected 1 or more)")
+        limit = min(limit, MAX_PAGE)
         # one more tells whether there is more
         query = page_query(checked("channel", channel), where, limit + 1, back=back)
         found = await self._finish(self._read(query))

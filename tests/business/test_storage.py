@@ -217,6 +217,18 @@ class TestAppending:
         told = {task: result.offset for task, result in enumerate(results) if isinstance(result, Position)}
         assert told == {0: 1, 2: 3, 3: 4, 4: 5, 5: 6, 7: 7}
 
+    async def test_only_so_much_waits_for_the_database(self, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(storage, "MAX_WAITING", 1000)
+        data = "x" * 200  # costs 402 with its quotes
+        results = await asyncio.gather(*(history.append("room", data) for _ in range(3)), return_exceptions=True)
+
+        assert [getattr(result, "offset", str(result).partition(": ")[2]) for result in results] == [
+            *(1, 2),
+            "1000 bytes wait to be appended already",
+        ]
+        await asyncio.gather(*(history.append("room", data) for _ in range(2)))  # there is room again
+        assert (await history.append("room", "next")).offset == 5
+
     async def test_a_group_that_was_cancelled_as_a_whole_stores_nothing(self, history: History) -> None:
         tasks = [asyncio.create_task(history.append("room", number)) for number in range(3)]
         await asyncio.sleep(0)
@@ -329,6 +341,24 @@ class TestReading:
         ):
             with pytest.raises(ValueError, match="limit"):
                 await call
+
+    async def test_a_page_has_so_many_entries_and_no_more(
+        self, history: History, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(storage, "MAX_PAGE", 2)
+        await fill(history, "room", 3)
+        page = await history.since("room", limit=1_000_000_000)
+
+        assert (contents(page), page.more) == ([1, 2], True)
+
+    async def test_only_so_many_readers_wait_for_the_database(
+        self, history: History, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(storage, "MAX_AT_ONCE", 2)
+        results = await asyncio.gather(*(history.last("room") for _ in range(3)), return_exceptions=True)
+
+        assert [type(result) for result in results] == [Page, Page, HistoryError]
+        assert contents(await history.last("room")) == []
 
     async def test_a_position_no_database_can_hold_is_one_of_another_life(self, history: History) -> None:
         epoch, _ = await fill(history, "room", 1)
