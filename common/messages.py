@@ -47,7 +47,10 @@ DESTROY_CLIENT: Final = 29  #: [client]
 QUERY: Final = 30  #: [query number, Ask, argument]
 DRAIN: Final = 31  #: []: send no more events; this worker leaves when its outstanding ones are done
 TAKE: Final = 32  #: [credit]: send me events, at most so many that I have not acknowledged
-TURN: Final = 33  #: [origin, number, commands]: to be carried out unless this number or a later one of that origin was
+#: [origin, number, commands]: what leaves before an ack, or without one; to be carried out unless this number or a later one of that
+#: origin was. The origin is an event id, and the number tells which part of its turn this is, or it is the sender's key, and
+#: the number rises.
+TURN: Final = 33
 
 # Member -> register. A member is [role, name, key, address, meta].
 ANNOUNCE: Final = 48  #: [role, name, key, address, meta, stats]: also renews the lease
