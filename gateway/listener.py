@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
+import sys
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from .pages import Pages
 
 BACKLOG: Final = 4096  #: connections that wait to be accepted; with asyncio's 100 a storm of them costs seconds
+SPARE: Final = 1000  #: open files that are not for clients but for links, logs and the like
 _AT_ONCE: Final = 256  # connections that are looked after in one turn of the loop
 
 #: 4 KiB windows cost 25 KiB a connection instead of 300 KiB, and text compresses nearly as well.
@@ -42,7 +45,8 @@ class Listener:
     Args:
         config: the ``[gateway]`` section.
         owner: gets the clients.
-        counters: gets ``closed.<reason>`` for each client that was closed from this side, ``handshake.refused``, and
+        counters: gets ``closed.<reason>`` for each client that was closed from this side, ``handshake.refused``,
+            ``handshake.no_room`` for each that was cut off at once because there were as many as the system allows, and
             ``aborted.close_timeout`` for each that did not hang up in time.
         pages: what plain HTTP requests get.
 
@@ -81,7 +85,7 @@ class Listener:
             self._pages,
             PROTOCOL_LOG,
         )
-        self._shared = shared = Shared(config, self._owner, self._counters, terms, loop.time)
+        self._shared = shared = Shared(config, self._owner, self._counters, terms, loop.time, room=_room())
         urls = []
         try:
             for text in config.listen:
@@ -154,6 +158,12 @@ class Listener:
             connection.due()
         delay = shared.wheel.tick if len(due) < _AT_ONCE else 0
         self._timer = asyncio.get_running_loop().call_later(delay, self._look_after)
+
+
+def _room() -> int:
+    """Return how many connections there may be: without a file to spare, whatever else the process does would fail."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if files == resource.RLIM_INFINITY else files - min(SPARE, files // 4)
 
 
 async def _bind(text: str, address: Address) -> list[socket.socket]:

@@ -63,7 +63,14 @@ class Shared:
     """What all connections of one listener have in common."""
 
     def __init__(
-        self, config: GatewayConfig, owner: Owner, counters: Counter[str], terms: Terms, now: Callable[[], float]
+        self,
+        config: GatewayConfig,
+        owner: Owner,
+        counters: Counter[str],
+        terms: Terms,
+        now: Callable[[], float],
+        *,
+        room: int,
     ) -> None:
         self.owner = owner
         self.counters = counters
@@ -79,6 +86,7 @@ class Shared:
         self.wheel: Wheel[Connection] = Wheel(min(0.1, shortest / 4))
         self.connections: set[Connection] = set()
         self.accepting = True
+        self.room = room  # connections, in whatever phase
         self.received = owner.received  # bound once, not for each connection
         self.chance = random.random
         self.emptied: Callable[[], None] | None = None  # called when the last connection is gone
@@ -189,6 +197,14 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         shared.connections.add(self)
         if not shared.accepting:  # it was in the queue when the listener stopped
+            self._transport.abort()
+            return
+        if len(shared.connections) > shared.room:
+            shared.counters["handshake.no_room"] += 1
+            if shared.counters["handshake.no_room"] == 1:
+                _log.error(
+                    "no room for more than %d connections: raise the limit of open files (ulimit -n)", shared.room
+                )
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=shared.client_buffer // 4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -154,4 +156,29 @@ async def test_more_pings_than_fit_into_one_turn(serve: Serve, monkeypatch: pyte
         await served.owner.until(lambda: len(served.owner.closed_with) == 5)
         assert served.counters["closed.pong_missed"] == 5
         for _, writer in streams:
+            writer.close()
+
+
+async def test_there_is_room_for_as_many_connections_as_the_system_allows_files(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4, 4))  # one of them is to spare
+    async with serve() as served:
+        first, *others = [await served.raw() for _ in range(3)]
+        while len(served.listener) < 3:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0)
+        for _ in range(2):
+            reader, writer = await served.raw()
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        assert served.counters == {"handshake.no_room": 2}
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+        first[1].close()
+        while len(served.listener) > 2:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0)
+        async with connect(served.url, compression=None, proxy=None):
+            assert served.counters["handshake.no_room"] == 2
+        for _, writer in others:
             writer.close()
