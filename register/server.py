@@ -101,7 +101,8 @@ class Register:
             case [messages.ASK_MEMBERS]:
                 if peer.full:
                     raise LinkError("it asks without reading the answers")
-                peer.send([messages.MEMBERS, [self._report(), *self._leases.report(self._loop.time())]])
+                answer = [messages.MEMBERS, [self._report(), *self._leases.report(self._loop.time())]]
+                peer.send(answer, len(wire.pack(answer)))  # it counts at once: more questions may be in the same batch
             case _:
                 raise LinkError(f"message {message[0]} with {len(message) - 1} fields is nothing that a member says")
 

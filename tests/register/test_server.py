@@ -119,6 +119,17 @@ async def test_who_asks_without_reading_the_answers_is_dropped(town: Town, recor
     await log.says("refused worker", "raw", "it asks without reading the answers")
 
 
+async def test_who_asks_for_too_much_at_once_is_dropped(town: Town, recorder: Recorder, log: Log) -> None:
+    """The answers to one batch were put together, all of them, before the first one left."""
+    patient = LinkSettings(probe_interval=5.0, dead_after=30.0)
+    await town.register(settings=replace(patient, lane_buffer=1000))
+    connector = town.connector(recorder, settings=patient)
+    await recorder.messages.get()
+    for _ in range(100):
+        connector.peer.send([messages.ASK_MEMBERS])
+    await log.says("refused worker", "raw", "it asks without reading the answers")
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
