@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 MAX_QUESTIONS: Final = 10_000  #: of one process that wait for their answers
+MUCH: Final = 1024 * 1024  #: bytes of commands; once there are more, they leave without waiting for others
 MAX_FENCED: Final = 1000  #: keys of lost gateways that are remembered
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ T = TypeVar("T")
 class Gateway:
     """One gateway, as a worker or caller sees it, from when it joined until it left."""
 
-    __slots__ = ("acks", "clients", "connector", "full", "gone", "key", "late", "name", "peer")
+    __slots__ = ("acks", "clients", "connector", "full", "gone", "key", "late", "name", "peer", "size")
 
     def __init__(self, name: str, key: str) -> None:
         self.name = name
@@ -46,6 +47,7 @@ class Gateway:
         self.gone = False  # the registers know nothing of it any more
         self.late: list[Message] = []  # commands that leave with the acks
         self.acks: list[int] = []
+        self.size = 0  # bytes of those commands
         self.clients: dict[str, Client] = {}
 
     def __repr__(self) -> str:
@@ -115,8 +117,9 @@ class Hub:
         )
 
     def counts(self) -> Counter[str]:
-        """Return what was counted here and on the links that there are."""
-        return sum((gateway.connector.counters for gateway in self.gateways.values()), self.counters)
+        """Return what was counted here and on all links."""
+        links = (gateway.connector.counters for gateway in self.gateways.values())
+        return sum(links, self.counters + self.agent.counters)
 
     async def close(self) -> None:
         """Tell everybody goodbye; what was commanded before still leaves."""
@@ -130,14 +133,24 @@ class Hub:
 
     # Commands and acks
 
-    def commit(self, gateway: Gateway, number: int, own: list[Message]) -> None:
-        """Let the commands of a turn for the gateway of its event leave with the ack, after what was posted for others."""
+    def commit(self, gateway: Gateway, number: int, own: list[Message], size: int = 0) -> None:
+        """Let the commands of a turn for the gateway of its event leave with the ack, after what was posted for others.
+
+        Args:
+            gateway: that of the event.
+            number: of the event.
+            own: the commands, of at most :data:`MUCH` bytes: more may be cut in two, and half of it be carried out without the ack.
+            size: their bytes.
+        """
         if not gateway.acks and not gateway.late:
             self._late.append(gateway)
             self._flush_soon()
         gateway.acks.append(number)
         if own:
             gateway.late += own
+            gateway.size += size
+            if gateway.size > MUCH:
+                self.flush()
 
     def post(
         self,
@@ -212,7 +225,7 @@ class Hub:
                 out = gateway.peer.out
                 out += gateway.late
                 out.append([op.ACK, *gateway.acks])
-                gateway.late, gateway.acks = [], []
+                gateway.late, gateway.acks, gateway.size = [], [], 0
                 gateway.peer.flush()
                 gateway.full = gateway.peer.full
 
@@ -317,7 +330,7 @@ class Hub:
             # they go first when there is a link again; all else is void with this one
             peer.out = [message for message in peer.unsure if message[0] == op.TURN]
             peer.waiting = sum(len(wire.pack(message)) for message in peer.out)
-        gateway.late, gateway.acks = [], []
+        gateway.late, gateway.acks, gateway.size = [], [], 0
         gateway.full = False
         if self._listener is not None:
             self._listener.lost(gateway)
@@ -353,6 +366,7 @@ class Hub:
     def _let_go(self, gateway: Gateway) -> None:
         if self.gateways.pop(gateway.key, None) is None:
             return
+        self.counters.update(gateway.connector.counters)
         waiting = sum(len(message[3]) for message in gateway.peer.out if message[0] == op.TURN)
         if waiting:
             self.counters["discarded.gateway_gone"] += waiting

@@ -257,6 +257,7 @@ class _Link:
             if late > self.settings.probe_interval:  # this process did not listen: stopped, or busy in a handler
                 lane.forgive(late, now)
             if lane.dead(now):
+                self.counters["link.silent"] += 1
                 self._lose(peer, f"silent for {self.settings.dead_after:g} s")
                 continue
             due = lane.tick(now)

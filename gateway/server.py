@@ -168,9 +168,13 @@ class Gateway:
             "misrouted": self._dispatch.misrouted,
             "mirrored": self._wards.clients,
             "stopping": self._stopping,
-            **self.counters,
-            **(self._acceptor.counters if self._acceptor is not None else {}),
+            **self._counts(),
         }
+
+    def _counts(self) -> Counter[str]:
+        """Return what was counted here and on all links."""
+        links = (self._acceptor, *self._buddies.values(), self._agent)
+        return sum((link.counters for link in links if link is not None), self.counters)
 
     # What the listener tells
 

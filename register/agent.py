@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..common import messages, wire
@@ -87,6 +88,11 @@ class Agent:
     def reachable(self) -> dict[str, bool]:
         """Whether there is a link to each register, by address."""
         return {register.address: register.connector.peer.up for register in self._registers}
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What was counted on the links to the registers."""
+        return sum((register.connector.counters for register in self._registers), Counter())
 
     async def ready(self, timeout: float) -> bool:  # noqa: ASYNC109  # a bound for an answer, no cancellation
         """Wait until a register told who is there; return whether one did within ``timeout`` seconds."""

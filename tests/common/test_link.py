@@ -84,6 +84,50 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+class Proxy:
+    """Passes on the bytes of connections to a port, upwards and downwards."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server
+        self.deaf: frozenset[str] = (
+            frozenset()
+        )  #: the ways in which bytes disappear; a connection that lost some stays so
+        self.address = ""
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        self.address = f"tcp://{host}:{port}"
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, here = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {writer, here}
+        await asyncio.gather(self._pass_on("up", reader, here), self._pass_on("down", there, writer))
+
+    async def _pass_on(self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        deaf = False
+        with contextlib.suppress(OSError):
+            while data := await reader.read(4096):
+                deaf = deaf or way in self.deaf
+                if not deaf:
+                    writer.write(data)
+                    await writer.drain()
+        writer.close()
+
+    def cut(self) -> None:
+        """Break all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def close(self) -> None:
+        self._server.close()
+        self.cut()
+        await self._server.wait_closed()
+
+
 class Town:
     """Links and bare sockets, all of which are closed with the test."""
 
@@ -129,6 +173,18 @@ class Town:
         await above.hears(("joined", "worker worker-1"))
         await below.hears(("joined", "gateway gateway-1"))
         return above, below, acceptor, connector
+
+    async def apart(self, settings: LinkSettings) -> tuple[Owner, Owner, Acceptor, Connector, Proxy]:
+        """Return a pair over tcp, and the proxy between them."""
+        above, below = Owner(), Owner()
+        acceptor = self.acceptor(above, "tcp://127.0.0.1:0", settings=settings)
+        proxy = Proxy(int(acceptor.address.rpartition(":")[2]))
+        await proxy.start()
+        self.stack.push_async_callback(proxy.close)
+        connector = self.connector(below, proxy.address, settings=settings)
+        await above.hears(("joined", "worker worker-1"))
+        await below.hears(("joined", "gateway gateway-1"))
+        return above, below, acceptor, connector, proxy
 
     def _raw(self, kind: int) -> zmq.asyncio.Socket:
         raw = self.context.socket(kind)
@@ -401,47 +457,34 @@ async def test_who_was_stopped_itself_holds_it_against_nobody(town: Town) -> Non
 
 
 async def test_nothing_is_lost_when_connections_break(town: Town) -> None:
-    above, below = Owner(), Owner()
-    acceptor = town.acceptor(above, "tcp://127.0.0.1:0", settings=SLOW)
-    port = int(acceptor.address.rpartition(":")[2])
-    connections: set[asyncio.StreamWriter] = set()
-    cut = asyncio.Event()
-
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(4096):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, here = await asyncio.open_connection("127.0.0.1", port)
-        connections.update((writer, here))
-        await asyncio.gather(pipe(reader, here), pipe(there, writer))
-
-    proxy = await asyncio.start_server(connected, "127.0.0.1", 0)
-    town.stack.push_async_callback(proxy.wait_closed)
-    town.stack.callback(proxy.close)
-    host, proxy_port = proxy.sockets[0].getsockname()
-    connector = town.connector(below, f"tcp://{host}:{proxy_port}", settings=SLOW)
-    town.stack.callback(cut.set)
-    await above.hears(("joined", "worker worker-1"))
-    await below.hears(("joined", "gateway gateway-1"))
-
+    above, below, acceptor, connector, proxy = await town.apart(SLOW)
     for number in range(600):
         connector.peer.send([number, bytes(1000)])
         above.peer.send([number, bytes(1000)])
         await asyncio.sleep(0.001)
         if number % 100 == 50:
-            for writer in connections:
-                writer.transport.abort()
-            connections.clear()
+            proxy.cut()
 
     assert [number for number, _ in await above.collects(600)] == list(range(600))
     assert [number for number, _ in await below.collects(600)] == list(range(600))
     assert acceptor.counters["lane.gaps"] + connector.counters["lane.gaps"] > 0
-    for writer in connections:
-        writer.transport.abort()
+
+
+@pytest.mark.parametrize("deaf", [("up",), ("down",), ("up", "down")], ids=" and ".join)
+async def test_a_link_that_is_up_but_deaf_is_counted_and_begun_anew(town: Town, deaf: tuple[str, ...]) -> None:
+    above, below, _, connector, proxy = await town.apart(QUICK)
+    proxy.deaf = frozenset(deaf)
+    await below.hears(("lost", "silent for 0.4 s"))
+    assert connector.counters["link.silent"] == 1
+    proxy.deaf = frozenset()  # for connections that come about from now on
+
+    await below.hears(("joined", "gateway gateway-1"))
+    connector.peer.send([1])
+    above.peer.send([2])
+    await below.hears(("received", [[2]]))
+    while (told := await above.next())[0] != "received":
+        assert told[0] in ("lost", "joined")
+    assert told == ("received", [[1]])
 
 
 async def test_nothing_piles_up_for_an_acceptor_that_is_away(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
