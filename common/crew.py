@@ -301,8 +301,8 @@ class Crew:
     def _go_on_with_operation(self, now: float) -> None:
         while (operation := self.operation) is not None and operation.coming is None and operation.going is None:
             if operation.owed is not None:
-                operation.owed, place = None, operation.owed
-                operation.coming = self._start(place, now)
+                operation.coming = self._start(operation.owed, now)
+                operation.owed = None
             elif operation.steps:
                 self._begin(operation, operation.steps.popleft(), now)
             else:

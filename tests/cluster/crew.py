@@ -158,14 +158,21 @@ class Process:
 
     def ready(self) -> Self:
         """Return when it serves."""
+        self.url = self._told("READY")["STATUS"]
+        return self
+
+    def stopping(self) -> None:
+        """Return when it has begun to stop."""
+        self._told("STOPPING")
+
+    def _told(self, key: str) -> dict[str, str]:
         deadline = time.monotonic() + PATIENCE
         while self.alive and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 told = notify.receive(self._ear) or {}
-                if "READY" in told:
-                    self.url = told["STATUS"]
-                    return self
-        raise AssertionError(f"{self.name} does not get ready: {self.log}")
+                if key in told:
+                    return told
+        raise AssertionError(f"{self.name} does not say {key}: {self.log}")
 
     def ended(self) -> int:
         """Return its exit code, once it has ended."""

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -437,7 +436,9 @@ async def test_a_rolling_restart_replaces_all_one_after_the_other(where: Path, n
 async def test_a_running_cluster_is_scaled_up_and_down(where: Path, notes: Notes) -> None:
     more = [program(notes, name) for name in ("gateway-2", "worker-2", "worker-3")]
     async with started(where, program(notes, "gateway-1"), program(notes, "worker-1"), more=more) as stage:
-        scale = partial(asyncio.to_thread, supervisor.ask, where, "scale", limit=None)
+
+        async def scale(*to: str) -> str:
+            return await asyncio.to_thread(supervisor.ask, where, "scale", *to, limit=None)
 
         assert await scale("workers=3", "gateways=2") == "now 3 workers, 2 gateways"
         assert notes.lines()[2:] == ["worker-2 is ready", "worker-3 is ready", "gateway-2 is ready"]
