@@ -23,7 +23,7 @@ from ..common import messages as op
 from ..common.errors import HandlerTimeout, LinkError, TurnDropped
 from ..common.ids import new_client_id
 from .client import Client
-from .hub import Gateway, Hub, unreachable
+from .hub import MUCH, Gateway, Hub, unreachable
 from .turn import Turn, current_turn
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 64  #: events that are handled before what they command leaves and other work gets its turn
-MUCH: Final = 1024 * 1024  #: bytes; a turn with more leaves at once
 GRACE: Final = 1.0  #: seconds that a handler has to end once it was cancelled
 BLOCKED: Final = 1.0  #: seconds without letting anything else run after which a handler is named in the log
 MAX_CLOSES: Final = 10_000  #: that are remembered, for gateways that are lost within a moment of telling them
@@ -400,7 +399,7 @@ class Runner:
         client = turn.client
         if not turn.number or client is None:
             return None
-        much = turn.size > MUCH
+        size = turn.size
         try:
             own, others = turn.take(last=True)
         except (TypeError, ValueError) as error:
@@ -410,11 +409,12 @@ class Runner:
             self._closes[client.id] = client.source.key
             if len(self._closes) > MAX_CLOSES:
                 del self._closes[next(iter(self._closes))]
-        if others:
-            missed = self._hub.post(others, gateway=client.source, stamp=turn.stamp())
+        much = size > MUCH
+        if others or much:
+            missed = self._hub.post(others, own if much else None, client.source, turn.stamp())
             if missed:
                 self._spawn(self.failed(unreachable(missed), "sending what a handler commanded"))
-        self._hub.commit(client.source, turn.number, own)
+        self._hub.commit(client.source, turn.number, [] if much else own, size)
         if much:
             self._hub.flush()  # it shows whether the gateway keeps up, before the next handler makes more
         return None

@@ -110,12 +110,17 @@ class House:
             owner.received(peer, batch)
 
     @contextlib.contextmanager
-    def losing(self, worker: Worker) -> Iterator[None]:
-        """Let nothing that comes from the worker get through to the gateway, until its lane ends at the end."""
+    def losing(self, worker: Worker, opcode: int | None = None) -> Iterator[None]:
+        """Let no message of this kind, or of any, get through from workers to the gateway, until the lane ends at the end."""
         acceptor = self.gateway._acceptor
         assert acceptor is not None, "the gateway has started"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(acceptor.owner, "received", lambda peer, batch: None)
+            receive = acceptor.owner.received
+            patch.setattr(
+                acceptor.owner,
+                "received",
+                lambda peer, batch: receive(peer, [message for message in batch if opcode not in (None, message[0])]),
+            )
             yield
             self.end_lane(worker)
 

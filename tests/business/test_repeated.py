@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from gatecrew import App, Client
+from gatecrew.business.hub import MUCH
+from gatecrew.common import messages as op
 from gatecrew.common.errors import TurnDropped
 
 if TYPE_CHECKING:
@@ -65,6 +67,27 @@ async def test_what_is_for_other_gateways_has_its_effect_once_though_the_ack_was
         assert await bob.recv() == "2"
         assert handled == [False, True, False]
         assert there.counters["commands.repeated"] == 1
+
+
+async def test_what_is_too_much_for_one_batch_with_the_ack_has_its_effect_once(house: House) -> None:
+    app = App()
+    handled: list[bool] = []
+
+    @app.on_message
+    async def say(client: Client, data: str) -> None:
+        handled.append(client.redelivered)
+        client.send(data)
+        app.send_to_uid("nobody", bytes(2 * MUCH))
+
+    worker = await house.work(app)
+    async with house.client() as client:
+        with house.losing(worker, op.ACK):
+            await client.send("1")
+            assert await client.recv() == "1"
+        await client.send("2")
+
+        assert await client.recv() == "2"
+        assert handled == [False, True, False]
 
 
 async def test_an_error_handlers_commands_are_not_taken_for_what_the_failed_one_flushed(house: House) -> None:
