@@ -9,8 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
+from math import inf
+from threading import Semaphore, get_ident
 from threading import enumerate as enumerate_threads
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from ..common import messages as op
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .turn import Turn
 
 _log = logging.getLogger(__name__)
+MAX_POSTS: Final = 1000  #: commands of other threads that wait for the loop
 _THREADS: Final = "handler"  # what the names of the threads of def handlers begin with
 #: What the present task ran last in a thread.
 _last_call: ContextVar[Future[Any] | None] = ContextVar("last_call", default=None)
@@ -61,6 +63,7 @@ class Worker:
         self._hub: Hub
         self._runner: Runner
         self._threads = ThreadPoolExecutor(config.worker.threads, thread_name_prefix=_THREADS)
+        self._posts = Semaphore(MAX_POSTS)
         self._free = asyncio.Semaphore(config.worker.threads)  # who was given up does not wait for a thread any more
         self._timers: list[asyncio.Task[None]] = []
         self._once: list[str] = []  # names of timers that the cluster has once
@@ -72,7 +75,7 @@ class Worker:
     # The service
 
     async def start(self) -> str | None:
-        """Import the app, meet the cluster, run the start handlers, then take events.
+        """Import the app, meet the cluster, run the start handlers, then take events from all gateways that answer in time.
 
         Raises:
             AppError: if the app cannot be imported, or a start handler fails.
@@ -110,6 +113,9 @@ class Worker:
             if gateway.alive:
                 self._take_from(gateway)
         self._timers = [self._loop.create_task(self._run_timer(timer)) for timer in timers]
+        with suppress(TimeoutError):  # a gateway may hang, and registers come in any order
+            async with asyncio.timeout(config.worker.query_timeout):
+                await self._linked()  # whoever is replaced by this worker may leave when it is ready
         return None
 
     async def stop(self) -> None:
@@ -138,6 +144,12 @@ class Worker:
         await self._hub.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         app.run_by(None)
+
+    async def _linked(self) -> None:
+        """Wait until all gateways that the registers name can send events."""
+        await self._hub.agent.ready(inf)
+        while not all(gateway.alive for gateway in self._hub.gateways.values()):  # noqa: ASYNC110  # links set no event
+            await asyncio.sleep(0.01)
 
     async def _drain(self) -> None:
         self._hub.drain()
@@ -185,7 +197,7 @@ class Worker:
     # What the app needs
 
     def post(self, gateway: str | None, message: Message) -> None:
-        """Send a command that belongs to no turn.
+        """Send a command that belongs to no turn. Another thread that makes them faster than the loop takes them waits.
 
         Raises:
             ValueError: if it is too big.
@@ -193,11 +205,16 @@ class Worker:
         """
         size(message)
         if get_ident() != self._thread:
-            self._loop.call_soon_threadsafe(self.post, gateway, message)
+            self._posts.acquire()
+            self._loop.call_soon_threadsafe(self._post_of_thread, gateway, message)
             return
         missed = self._hub.post([(gateway, message)])
         if missed:
             raise unreachable(missed)
+
+    def _post_of_thread(self, gateway: str | None, message: Message) -> None:
+        self._posts.release()
+        self.post(gateway, message)
 
     def flush(self, turn: Turn) -> None:
         """Let go what a turn has recorded so far."""

@@ -406,6 +406,14 @@ class TestALinkThatIsCut:
         assert "gateway g2 does not come back; commands that may not have arrived there: 2" in caplog.messages
 
 
+async def test_only_so_many_lost_gateways_are_remembered(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FENCED", 2)
+    for key in ("a", "b", "c"):
+        stage.hub.fence(key)
+
+    assert list(stage.hub._fenced) == ["b", "c"]
+
+
 async def test_what_was_commanded_before_closing_still_arrives(stage: Stage) -> None:
     stage.hub.post([(None, [op.UNGROUP, "last"])])
     await stage.hub.close()

@@ -917,6 +917,24 @@ class TestFlush:
             assert await client.recv() == f"{client_id} bob {{'n': 2}}"
 
 
+async def test_only_so_many_closes_are_remembered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MAX_CLOSES", 2)
+    app = App()
+    closed: list[str] = []
+
+    @app.on_close
+    async def close(client: Client, code: int, reason: str) -> None:
+        closed.append(client.id)
+
+    worker = await house.work(app)
+    for number in range(3):
+        async with house.client():
+            pass
+        await until(lambda: len(closed) > number)  # noqa: B023
+
+    await until(lambda: list(worker._runner._closes) == closed[1:])
+
+
 class TestThreads:
     async def test_a_def_handler_runs_in_a_thread_and_commands_and_asks_there(self, house: House) -> None:
         app = App()

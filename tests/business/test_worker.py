@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from gatecrew import App, Client
+from gatecrew.business.worker import Worker
+from gatecrew.common.config import ClusterConfig, Config, WorkerConfig
 
 from .waiting import until
 
@@ -62,6 +64,24 @@ async def test_a_worker_is_announced_after_its_start_handlers(house: House) -> N
     assert "worker-1" in members
     assert "worker-2" not in members
     await until(lambda: second._key in agent.members)
+
+
+async def test_a_worker_has_started_when_gateways_can_send_it_events(house: House) -> None:
+    """The one that it replaced left before, and for a moment there was none."""
+    worker = Worker(house.config, "worker-1", App())
+    await worker.start()
+
+    assert house.link(worker).alive
+    await worker.stop()
+
+
+async def test_a_worker_starts_before_any_register(run_dir: Path) -> None:
+    config = Config(cluster=ClusterConfig(run_dir=str(run_dir)), worker=WorkerConfig(query_timeout=0.01))
+    worker = Worker(config, "worker-1", App())
+
+    await worker.start()
+
+    await worker.stop()
 
 
 async def test_a_worker_leaves_when_its_last_acks_have_come(house: House) -> None:
@@ -140,6 +160,30 @@ async def test_a_timer_in_a_thread_past_its_time_limit_does_not_overlap_its_next
     again.clear()
     await again.wait()
     assert worker._runner.counters["handler.errors"] == 1
+
+
+async def test_a_thread_that_commands_faster_than_the_loop_takes_it_waits(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatecrew.business.worker.MAX_POSTS", 2)
+    app = App()
+    await house.work(app)
+    told: list[int] = []
+
+    def command() -> None:
+        for number in range(4):
+            app.send_to_all(str(number))
+            told.append(number)
+
+    async with house.client() as client:
+        await until(lambda: house.gateway._core.index.clients)
+        thread = threading.Thread(target=command)
+        thread.start()
+        thread.join(0.1)  # the loop does not turn
+        assert told == [0, 1]
+
+        assert [await client.recv() for _ in range(4)] == ["0", "1", "2", "3"]
+        thread.join()
 
 
 async def test_a_worker_ends_though_a_def_handler_does_not(house: House, run_dir: Path) -> None:

@@ -951,6 +951,15 @@ async def test_what_has_not_left_yet_counts_as_far_as_it_was_measured(town: Town
     await until(lambda: not connector.peer.full)
 
 
+def test_what_is_remembered_of_peers_that_are_gone_is_forgotten_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PEERS", 2)
+    table: dict[bytes, int] = {}
+    for number, identity in enumerate((b"a", b"b", b"a", b"c")):
+        module._remember(table, identity, number)
+
+    assert table == {b"a": 2, b"c": 3}
+
+
 # Addresses
 
 

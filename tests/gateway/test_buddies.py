@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gatecrew.common import messages as op
 from gatecrew.common.errors import LinkError
+from gatecrew.gateway import buddies as module
 from gatecrew.gateway.buddies import RETRY, Buddy, Wards
 from gatecrew.gateway.client import EMPTY_SESSION, Client, NoConnection
 from gatecrew.gateway.placement import weight
@@ -278,6 +279,18 @@ def test_a_new_link_that_brought_all_tells_who_closed_meanwhile() -> None:
     guard.begin("bob")
     guard.tell([op.WHOLE])
     assert guard.wards.clients == 1
+
+
+def test_only_so_many_lost_gateways_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TAKEN", 2)
+    guard = Guard()
+    for number in range(3):
+        guard.wards.joined(f"gateway{number}", f"gateway-{number}")
+        guard.wards.received(f"gateway{number}", [keep("ann")], guard.answers.append)
+        guard.wards.lost(f"gateway{number}", goodbye=True)
+
+    assert len(guard.adopted) == 3
+    assert list(guard.wards._taken) == ["gateway1", "gateway2"]
 
 
 def test_a_gateway_that_wakes_up_too_late_is_not_heard() -> None:

@@ -1010,3 +1010,12 @@ def test_a_gateway_hears_from_a_worker_that_it_was_taken_for_lost() -> None:
     assert fenced == []
     worker.do([op.FENCE, KEY])
     assert fenced == [True]
+
+
+def test_workers_are_told_of_so_many_lost_gateways_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "MAX_LOST", 2)
+    house = House()
+    for key in ("lostgat1", "lostgat2", "lostgat3"):
+        house.core.adopt(key, [])
+
+    assert house.join().asker.events == [[op.FENCE, "lostgat2"], [op.FENCE, "lostgat3"]]
