@@ -28,6 +28,7 @@ MIB = 1024 * KIB
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s]*")  # RFC 6454, section 7.1
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
 
@@ -69,6 +70,13 @@ def _check_link(text: str) -> None:
 def _check_subprotocol(text: str) -> None:
     if not _TOKEN.fullmatch(text):
         raise ValueError("expected a name without spaces, as in chat.v1")
+
+
+def _check_origin(text: str) -> None:
+    if text not in ("*", "null") and not _ORIGIN.fullmatch(text):
+        raise ValueError(
+            'expected scheme://host, with a port unless it is the usual one, as in "https://www.example.org", or "*"'
+        )
 
 
 def _check_app(text: str) -> None:
@@ -205,6 +213,12 @@ class GatewayConfig:
     compression: bool = setting(default=False, meaning="Offer permessage-deflate.")
     subprotocols: tuple[str, ...] = setting(
         (), "WebSocket subprotocols that are offered, in order of preference.", check=_check_subprotocol
+    )
+    origins: tuple[str, ...] = setting(
+        (),
+        'Origins of web pages that may connect, as `"https://www.example.org"`, beside those of the host that they connect to; '
+        '`"*"` for all.',
+        check=_check_origin,
     )
     client_buffer: int = setting(
         2 * MIB, "Bytes unsent towards one client past which it is closed as slow; at least `max_message`.", low=KIB

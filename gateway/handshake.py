@@ -9,14 +9,18 @@ import http
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
+from websockets.exceptions import InvalidOrigin
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
+
+from .origin import welcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from websockets.datastructures import Headers
     from websockets.extensions import Extension, ServerExtensionFactory
-    from websockets.typing import LoggerLike, Subprotocol
+    from websockets.typing import LoggerLike, Origin, Subprotocol
 
     from .pages import Pages
 
@@ -42,6 +46,7 @@ class Terms(NamedTuple):
     extensions: Sequence[ServerExtensionFactory]
     pages: Pages | None
     logger: LoggerLike
+    origins: Sequence[str] = ()  #: pages that may connect, beside those of the same host
 
 
 class Answer(NamedTuple):
@@ -49,6 +54,7 @@ class Answer(NamedTuple):
 
     status: int
     response: bytes
+    cause: str = ""  #: what is counted as ``handshake.<cause>``, beside the refusal itself
     request: Request | None = None
     extensions: Sequence[Extension] = ()
     subprotocol: str | None = None
@@ -56,6 +62,17 @@ class Answer(NamedTuple):
 
 
 class _Protocol(ServerProtocol):
+    def __init__(self, terms: Terms) -> None:
+        super().__init__(extensions=terms.extensions, subprotocols=terms.subprotocols, logger=terms.logger)
+        self._listed = terms.origins
+
+    def process_origin(self, headers: Headers) -> Origin | None:
+        origin = super().process_origin(headers)
+        hosts = headers.get_all("Host")
+        if not welcome(origin, hosts[0] if len(hosts) == 1 else None, self._listed):
+            raise InvalidOrigin(f"{origin}: it is neither this host's nor in [gateway] origins")
+        return origin
+
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
         # websockets refuses a client that offers none of ours; here, as in RFC 6455, section 4.2.2, it gets none
         offered = frozenset(subprotocols)
@@ -69,7 +86,7 @@ class Opening:
 
     def __init__(self, terms: Terms) -> None:
         self._pages = terms.pages
-        self._protocol = _Protocol(extensions=terms.extensions, subprotocols=terms.subprotocols, logger=terms.logger)
+        self._protocol = _Protocol(terms)
         self._size = 0
         self._tail = b""  # the end of what came so far: where the end of the request may have begun
 
@@ -116,8 +133,9 @@ class Opening:
         if request.method == "HEAD":
             response.body = b""
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            return Answer(response.status_code, response.serialize())
-        return Answer(101, response.serialize(), request, protocol.extensions, protocol.subprotocol, rest)
+            foreign = isinstance(protocol.handshake_exc, InvalidOrigin)
+            return Answer(response.status_code, response.serialize(), "foreign_origin" if foreign else "")
+        return Answer(101, response.serialize(), "", request, protocol.extensions, protocol.subprotocol, rest)
 
 
 def introduce(answer: Answer, remote: str, listener: str) -> Handshake:

@@ -46,6 +46,7 @@ class Listener:
         config: the ``[gateway]`` section.
         owner: gets the clients.
         counters: gets ``closed.<reason>`` for each client that was closed from this side, ``handshake.refused``,
+            ``handshake.foreign_origin`` for each of them that came from another host's page,
             ``handshake.no_room`` for each that was cut off at once because there were as many as the system allows, and
             ``aborted.close_timeout`` for each that did not hang up in time.
         pages: what plain HTTP requests get.
@@ -84,6 +85,7 @@ class Listener:
             [_DEFLATE] if config.compression else [],
             self._pages,
             PROTOCOL_LOG,
+            config.origins,
         )
         self._shared = shared = Shared(config, self._owner, self._counters, terms, loop.time, room=_room())
         urls = []

@@ -310,6 +310,8 @@ class Connection(asyncio.Protocol):
     def _refuse(self, answer: Answer) -> None:
         if answer.status >= HTTPStatus.BAD_REQUEST and answer.status != HTTPStatus.NOT_FOUND:
             self._shared.counters["handshake.refused"] += 1
+            if answer.cause:
+                self._shared.counters[f"handshake.{answer.cause}"] += 1
             _log.debug("refused the handshake of %s: %d", _remote(self._transport), answer.status)
         self._answer(answer)
 

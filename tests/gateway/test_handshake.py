@@ -151,7 +151,19 @@ def test_no_headers_make_it_fail(headers: dict[str, str], pages: bool) -> None:
     lines = ["GET / HTTP/1.1", *(f"{name}: {value}" for name, value in (GOOD | headers).items())]
     found = answer("\r\n".join([*lines, "", ""]).encode("latin-1"), terms("a", pages=PAGES if pages else None))
 
-    assert found.status in (101, 200, 400, 426)
+    assert found.status in (101, 200, 400, 403, 426)
+
+
+def test_a_page_of_another_host_is_refused() -> None:
+    found = answer(request(Host="chat.example.org", Origin="https://evil.example.com"))
+
+    assert (found.status, found.cause, found.request) == (403, "foreign_origin", None)
+    assert answer(request(Host="chat.example.org", Origin="https://chat.example.org")).status == 101
+
+
+def test_two_origins_or_hosts_are_none() -> None:
+    assert answer(request(Host="a\r\nHost: b", Origin="http://a")).status == 403
+    assert answer(request(Host="a", Origin="http://a\r\nOrigin: http://b")).status == 400
 
 
 @pytest.mark.parametrize(("method", "body"), [("GET", b"home"), ("HEAD", b"")])
