@@ -483,15 +483,16 @@ def test_a_reload_of_broken_handlers_is_one_line_and_the_old_ones_go_on(cluster:
         }
 
 
-def test_a_rolling_restart_replaces_every_process_but_the_supervisor(cluster: Site) -> None:
-    before, pid = cluster.until_members(*ROLES), cluster.pid
+def test_a_rolling_restart_replaces_every_process_but_the_supervisor(site: Site) -> None:
+    site.ok("start", "-d")
+    before, pid = site.until_members(*ROLES), site.pid
 
-    assert cluster.ok("restart", "--rolling") == "1 register, 1 gateway, 2 workers replaced\n"
+    assert site.ok("restart", "--rolling") == "1 register, 1 gateway, 2 workers replaced\n"
 
-    after = cluster.until_members(*ROLES)
+    after = site.until_members(*ROLES)
     assert not {before[name]["pid"] for name in ROLES} & {after[name]["pid"] for name in ROLES}
     assert not any(alive(member["pid"]) for member in before.values())
-    assert cluster.pid == pid
+    assert site.pid == pid
 
 
 def test_a_running_cluster_is_scaled_up_and_down(cluster: Site) -> None:
