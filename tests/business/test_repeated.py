@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 from gatecrew import App, Client
 from gatecrew.business.hub import MUCH
 from gatecrew.common import messages as op
-from gatecrew.common.errors import TurnDropped
+from gatecrew.common.errors import PartialAnswer, TurnDropped
 
 if TYPE_CHECKING:
     from .conftest import House
@@ -158,7 +159,8 @@ async def test_whichever_links_are_cut_nothing_is_lost_doubled_or_reordered(hous
     async def say(client: Client, data: str) -> None:
         app.group("all").send(data)
         if int(data) % 3 == 0:
-            await app.flush()
+            with contextlib.suppress(PartialAnswer):  # it leaves, but whose link is cut does not confirm it
+                await app.flush()
         app.group("all").send(f"{data} again")
 
     worker = await house.work(app)
