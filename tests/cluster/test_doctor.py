@@ -1,4 +1,4 @@
-"""``gatecrew doctor``, with processes that hang."""
+"""``gatecrew doctor``, with processes that hang and a link that is deaf."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import json
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from click.testing import CliRunner, Result
 from gatecrew import cli
 
-from .crew import until
+from .crew import Crew, until
+from .proxy import Fault, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from .crew import Crew
 
 
 def doctor(crew: Crew, *arguments: str) -> Result:
@@ -63,20 +62,37 @@ def test_all_gateways_and_workers_answer_each_other(crew: Crew) -> None:
 
 def test_a_worker_that_hangs_is_named(crew: Crew) -> None:
     with hanging(crew, "worker-2"):
-        result = doctor(crew, "--timeout", "0.5")
+        result = doctor(crew, "--timeout", "1")
 
     assert result.exit_code == 1
     assert [row[0] for row in cells(result)] == ["GATEWAY", "gateway-1", "gateway-2"]
     assert [row[2] for row in cells(result)] == ["worker-2", "-", "-"]
     assert all(float(row[1]) >= 0 for row in cells(result)[1:])
-    assert result.stderr == "Error: no answer in 0.5 s: gateway-1 - worker-2, gateway-2 - worker-2\n"
+    assert result.stderr == "Error: no answer in 1 s: gateway-1 - worker-2, gateway-2 - worker-2\n"
 
 
 def test_a_gateway_that_hangs_is_named(crew: Crew) -> None:
     with hanging(crew, "gateway-2"):
-        result = doctor(crew, "--timeout", "0.5")
+        result = doctor(crew, "--timeout", "1")
 
     assert result.exit_code == 1
     assert cells(result)[2] == ["gateway-2", "-", "-"]
     assert "-" not in cells(result)[1]
     assert result.stderr == "Error: gateway-2 cannot be reached\n"
+
+
+def test_a_link_that_is_up_but_deaf_is_named_counted_and_begun_anew() -> None:
+    with ExitStack() as stack, Crew(cluster_dead_after="0.6", cluster_probe_interval="0.1") as crew:
+        crew.start("register-1", "gateway-1")
+        (path,) = (crew.folder / "run").glob("gateway-1-*.sock")
+        proxy = stack.enter_context(Proxy(path))
+        crew.start("worker-1")
+        assert doctor(crew).exit_code == 0
+
+        proxy.break_(Fault.SWALLOW, crew.pid("worker-1"))
+        until(lambda: all(crew.stats(name).get("link.silent") for name in ("worker-1", "gateway-1")))
+        result = doctor(crew, "--timeout", "1")
+        proxy.heal()
+
+        assert result.stderr == "Error: no answer in 1 s: gateway-1 - worker-1\n"
+        until(lambda: doctor(crew).exit_code == 0)
