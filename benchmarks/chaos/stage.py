@@ -94,7 +94,7 @@ async def a_stage(
         "worker_app": "gatecrew.benchmarks.chaos.app:app",
         "log_level": "warning",
     }
-    with ExitStack() as stack:
+    with ExitStack() as proxies, ExitStack() as stack:  # through the proxies the cluster leaves, too
         crew = stack.enter_context(Crew(**settings))
         stage = Stage(crew, Load(lambda gateway: crew.processes[gateway].url), random, count)
         if supervised:
@@ -105,7 +105,7 @@ async def a_stage(
             if proxied:
                 for name in GATEWAYS:
                     (path,) = (crew.folder / "run").glob(f"{name}-*.sock")
-                    stage.proxies[name] = stack.enter_context(Proxy(path))
+                    stage.proxies[name] = proxies.enter_context(Proxy(path))
             await asyncio.to_thread(crew.start, *WORKERS)
         stack.callback(stage.load.leave)
         await asyncio.gather(*(stage.load.connect(GATEWAYS[number % 2]) for number in range(clients)))

@@ -29,7 +29,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def proxied_crew() -> Iterator[tuple[Crew, Proxy]]:
-    with a_crew(**SETTINGS) as crew, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, a_crew(**SETTINGS) as crew:  # which leaves through the proxy
         crew.start(*NAMES[:4])
         (path,) = (crew.folder / "run").glob("gateway-1-*.sock")
         proxy = stack.enter_context(Proxy(path))
