@@ -36,7 +36,7 @@ _log = logging.getLogger("gatecrew.supervisor")
 
 RECORD: Final = "supervisor.json"
 SOCKET: Final = "supervisor.sock"
-ANSWER_LIMIT: Final = 5.0  #: seconds in which a supervisor says that it heard a command
+ANSWER_LIMIT: Final = 5.0  #: seconds in which a command is said, and in which a supervisor says that it heard it
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +261,11 @@ class Supervisor:
     async def _command(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection: one command, one answer. One that only connects wants to know that somebody is here."""
         try:
-            answer = await self._obey(await reader.readline())
+            line = await asyncio.wait_for(reader.readline(), ANSWER_LIMIT)
+            answer = await self._obey(line)
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
-        except (OSError, ValueError) as error:  # it went away, or the line has no end
+        except (OSError, ValueError) as error:  # it went away, the line has no end, or none comes
             _log.debug("a command was given up: %s", error)
         finally:
             writer.close()

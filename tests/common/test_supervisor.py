@@ -498,6 +498,17 @@ async def test_what_is_no_command_is_refused(where: Path, line: bytes) -> None:
         writer.close()
 
 
+async def test_a_command_that_does_not_come_is_given_up(
+    where: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever connected and said nothing was waited for as long as it stayed."""
+    monkeypatch.setattr(supervisor, "ANSWER_LIMIT", 0.05)
+    async with started(where, program(notes, "worker-1", GOOD)):
+        reader, writer = await asyncio.open_unix_connection(where / supervisor.SOCKET)
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_a_line_without_an_end_is_given_up(where: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "gatecrew.supervisor")
     async with started(where):
