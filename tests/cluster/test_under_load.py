@@ -51,7 +51,7 @@ def proxy(proxied_crew: tuple[Crew, Proxy]) -> Proxy:
 
 @contextlib.asynccontextmanager
 async def a_load(crew: Crew) -> AsyncIterator[Load]:
-    """Let forty clients talk, and see in the end that they heard everything: in order, and at one gateway once."""
+    """Let forty clients talk, and see in the end that they heard everything, in order and once."""
     load = Load(lambda gateway: crew.processes[gateway].url)
     await asyncio.gather(*(load.connect(NAMES[2 + number % 2]) for number in range(40)))
     talk = asyncio.create_task(load.talk(500))
@@ -61,7 +61,7 @@ async def a_load(crew: Crew) -> AsyncIterator[Load]:
     await talk
     load.leave()
     ledger = load.ledger
-    assert (ledger.lost, ledger.reordered, ledger.repeated) == (0, 0, 0)
+    assert (ledger.lost, ledger.reordered, ledger.repeated, ledger.repeated_across) == (0, 0, 0, 0)
     assert ledger.sent > 100
 
 
@@ -99,6 +99,15 @@ async def test_a_gateway_cannot_be_reached_for_a_while(crew: Crew, proxy: Proxy,
     async with a_load(crew) as load:
         proxy.break_(fault)
         await asyncio.sleep(seconds)
+        proxy.heal()
+
+    assert load.cut_off == []
+
+
+async def test_one_worker_cannot_reach_one_gateway_for_a_while(crew: Crew, proxy: Proxy) -> None:
+    async with a_load(crew) as load:
+        proxy.break_(Fault.CUT, crew.pid("worker-1"))
+        await asyncio.sleep(3)
         proxy.heal()
 
     assert load.cut_off == []
