@@ -370,7 +370,7 @@ class Hub:
         waiting = sum(len(message[3]) for message in gateway.peer.out if message[0] == op.TURN)
         if waiting:
             self.counters["discarded.gateway_gone"] += waiting
-            _log.warning("%s does not come back; commands that may not have arrived there: %d", gateway, waiting)
+            _log.warning("commands that may not have arrived at %s: %d", gateway, waiting)
         for gather in list(self._gathers.values()):
             gather.failed(gateway.key)
         task = self._loop.create_task(gateway.connector.close())
