@@ -131,5 +131,6 @@ async def _ping(hub: Hub, findings: Findings, gateway: Member, worker: Member) -
             )
             if isinstance(milliseconds, float):
                 findings.milliseconds[gateway.name, worker.name] = milliseconds
+                findings.gateways[gateway.name] = True  # the link may have come about since they were looked at
                 return
         await asyncio.sleep(ASK_AGAIN)
