@@ -11,7 +11,7 @@ MAX_ORIGINS: Final = 100_000
 
 
 class Repeats:
-    """The last number of each origin. Past so many origins, the one that was heard of longest ago is forgotten.
+    """The last number of each origin; numbers are counted from 1. Past so many origins, the one that was heard of longest ago is forgotten.
 
     Args:
         size: how many origins are remembered.
@@ -28,9 +28,8 @@ class Repeats:
 
     def seen(self, origin: str, number: int) -> bool:
         """Return whether this number of that origin, or a later one, was here before. From now on it was."""
-        last = self._last.pop(origin, None)
-        again = last is not None and number <= last
-        self._last[origin] = last if again else number  # type: ignore[assignment]  # again: there was a last one
+        last = self._last.pop(origin, 0)
+        self._last[origin] = max(last, number)
         if len(self._last) > self._size:
             del self._last[next(iter(self._last))]
-        return again
+        return number <= last
