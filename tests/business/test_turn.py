@@ -59,6 +59,16 @@ def test_past_its_bound_nothing_more_is_recorded_before_the_rest_has_left(monkey
     turn.record(THERE, [3])
 
 
+def test_the_parts_of_an_event_are_numbered_from_1_in_each_run_and_on_through_its_error_handler() -> None:
+    client = make_client(Recorder(), HERE)
+    client.number = 3
+    first, second = Turn(client, 7), Turn(client, 8)
+
+    assert [turn.stamp() for turn in (first, first, second)] == [(f"{client.id}:3", number) for number in (1, 2, 1)]
+    assert Turn(client, 7, parts=first.parts).stamp() == (f"{client.id}:3", 3)
+    assert Turn().stamp() is None
+
+
 def test_a_handler_that_was_given_up_is_told_so_when_it_goes_on() -> None:
     turn = Turn()
     turn.dropped = "the handler ran past its time limit"
