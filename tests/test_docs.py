@@ -1,7 +1,8 @@
-"""The pages for developers: their examples work as far as they go, and nothing public is forgotten."""
+"""The pages for developers: their examples work as far as they go, nothing public is forgotten, and what they name is there."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -11,8 +12,10 @@ import gatecrew
 import pytest
 from gatecrew import App, BlockingCluster, Client, Cluster, Group, Request, Uid
 from gatecrew.business.app import KINDS
+from gatecrew.common.config import Config
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def examples(page: str) -> list[str]:
@@ -74,3 +77,42 @@ def test_every_public_name_is_described() -> None:
     text = (DOCS / "api.md").read_text()
 
     assert [name for name in gatecrew.__all__ if not name.startswith("_") and f"`{name}" not in text] == []
+
+
+def bounds() -> list[str]:
+    """Return the rows of the tables of bounds."""
+    return re.findall(r"^\| (?!what \||---).*", (DOCS / "bounds.md").read_text(), re.MULTILINE)
+
+
+def names_in(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        inside = node.body if isinstance(node, ast.ClassDef) else []
+        found |= {f"{node.name}::{one.name}" for one in inside if hasattr(one, "name")}  # type: ignore[attr-defined]
+        found.add(getattr(node, "name", ""))
+    return found
+
+
+def test_each_bound_is_reached_by_a_test() -> None:
+    named = [re.search(r" `([\w/]+\.py)::([\w:]+)` \|$", row) for row in bounds()]
+
+    assert len(named) > 50
+    assert [row for row, test in zip(bounds(), named, strict=True) if test is None] == []
+    lost = [test[0] for test in named if test and test[2] not in names_in(ROOT / "tests" / test[1])]
+    assert lost == []
+
+
+def test_what_the_bounds_name_is_there() -> None:
+    text = "\n".join(bounds())
+    folders = ("common", "register", "gateway", "business")
+    source = "\n".join(path.read_text() for folder in folders for path in (ROOT / folder).glob("*.py"))
+    keys = re.findall(r"`\[(\w+)\] (\w+)`", text)
+    constants = re.findall(r"`(_?[A-Z][A-Z_]+)`", text)
+    counters = re.findall(r"`[a-z]+\.([a-z_]+)`", text)
+
+    assert keys
+    assert [key for section, key in keys if not hasattr(getattr(Config(), section), key)] == []
+    assert constants
+    assert [name for name in constants if not re.search(rf"^{name}: Final", source, re.MULTILINE)] == []
+    assert counters
+    assert [name for name in counters if not re.search(rf"[\".]{name}\"", source)] == []

@@ -83,6 +83,11 @@ class TestSessionMap:
         with pytest.raises(TypeError):
             checks.session_map(session)
 
+    def test_there_is_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checks, "MAX_DATA", 100)
+        with pytest.raises(ValueError, match=r"a session of .* bytes, expected at most 100"):
+            checks.session_map(dict.fromkeys("abcd", "x" * 20))
+
     @pytest.mark.parametrize("session", [{1: "a"}, {"a": {1: 2}}, {b"a": 1}, {"a": 1 << 70}])
     def test_keys_are_text_and_numbers_have_64_bits(self, session: Any) -> None:
         with pytest.raises(ValueError, match="session"):
