@@ -516,6 +516,7 @@ def test_gateways_need_ports_for_workers(site: Site) -> None:
     line = site.refused("scale", "gateways=2")
 
     assert line == "Error: no more than 1 gateway can run at once: [gateway] link has a port for each"
+    assert site.ok("restart", "--rolling") == "1 register, 1 gateway, 1 worker replaced\n", "the old gateway left first"
 
 
 def test_a_restart_is_as_the_start_was_but_for_what_is_given(site: Site) -> None:
