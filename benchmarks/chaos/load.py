@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TICK: Final = 0.005  # seconds between two bursts of the load
 GROUPS: Final = 10
 GROUP_SHARE: Final = 50  # every so manieth message is for the group
+SILENT: Final = "silent"  # the group of those who do not talk
 PATIENCE: Final = 20.0  # seconds after which a message is lost
 _UPGRADE: Final = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -151,7 +152,7 @@ class Load:
         if not url:
             raise ConnectionError(f"{gateway} does not listen yet")
         self._count += 1
-        group = str(self._count % GROUPS) if talks else "silent"
+        group = str(self._count % GROUPS) if talks else SILENT
         client = Client(self._count, gateway, group, self._take, self._came_off)
         host, _, port = url.removeprefix("ws://").rpartition(":")
         await asyncio.get_running_loop().create_connection(lambda: client, host, int(port))
@@ -162,9 +163,6 @@ class Load:
             client.end = "no answer"
         if not client.ready.done() or client.ready.cancelled():
             raise ConnectionError(client.end)
-        if talks:
-            self.clients[client.number] = client
-            self.ledger.joined(client.number, gateway, client.group)
         return client
 
     async def talk(self, rate: int) -> None:
@@ -187,7 +185,7 @@ class Load:
         self.seconds += monotonic() - start
 
     def _say(self, client: Client, now: float) -> None:
-        if client.full:
+        if client.full or client.transport.is_closing():
             return
         if self.ledger.sent % GROUP_SHARE:
             client.say(f"e{self.ledger.say(client.number, now)}")
@@ -208,6 +206,9 @@ class Load:
             client.say(f"j{client.group}")
         elif kind == ord("j"):
             client.ready.set_result(None)
+            if client.group != SILENT:
+                self.clients[client.number] = client
+                self.ledger.joined(client.number, client.gateway, client.group)
 
     def _came_off(self, client: Client) -> None:
         if self.clients.pop(client.number, None) is not None:

@@ -127,15 +127,51 @@ async def gateway_kills(stage: Stage) -> None:
         await until(lambda: len(load.clients) == clients)
         await until(lambda: stage.told_closed().keys() >= {client.id for client in load.cut_off})
         await stage.settle()
-    gone = {client.id for client in load.cut_off}
+    await _closes_are_told(stage)
+
+
+async def _closes_are_told(stage: Stage) -> None:
+    """See that the handlers are told of each client that lost its connection, and of nobody else: once."""
+    gone = {client.id for client in stage.load.cut_off}
+    await until(lambda: stage.told_closed().keys() >= gone)
     told = stage.told_closed()
     twice = sum(times > 1 for times in told.values())
-    untrue = len(told.keys() - gone)
+    untrue = len(told.keys() & {client.id for client in stage.load.clients.values()})
     untold = len(gone - told.keys())
     stage.notes.append(f"{len(gone)} clients cut off: {untold} closes not told, {twice} told twice, {untrue} not true")
     stage.check(not untold, "closes not told")
     stage.check(not twice, "closes told twice")
     stage.check(not untrue, "closes told of who is there")
+
+
+@scenario(count=50, repeats_across=True, cut_off=True)
+async def gateway_stops(stage: Stage) -> None:
+    """SIGSTOP of a gateway for 1 to 10 seconds: it wakes up as if nothing was, or ends because others took it for lost."""
+    ends = [await _stop_gateway(stage, name) for name in stage.each(*GATEWAYS)]
+    stage.notes.append(f"{sum(ends)} gateways of {len(ends)} were taken for lost")
+    await _closes_are_told(stage)
+
+
+async def _stop_gateway(stage: Stage, name: str) -> bool:
+    """Stop a gateway for a while; if it is taken for lost, see it end, start another one, and return true."""
+    gateway, clients = stage.crew.processes[name], len(stage.load.clients)
+    losses = _losses(stage)
+    gateway.signal(signal.SIGSTOP)
+    await asyncio.sleep(10 ** stage.random.random())
+    gateway.signal(signal.SIGCONT)
+    await stage.settle()
+    if _losses(stage) == losses:
+        return False
+    stage.check(await until(lambda: not gateway.alive), f"{name} was taken for lost, and does not end")
+    gateway.end()
+    await asyncio.to_thread(stage.crew.start, name)
+    await until(lambda: len(stage.load.clients) == clients)
+    return True
+
+
+def _losses(stage: Stage) -> int:
+    """Return how many gateways were taken for lost up to now."""
+    return sum(stage.crew.processes[name].log.count("is lost: the close of its clients") for name in GATEWAYS)
 
 
 @scenario(count=10, clients=1000)

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gatecrew.tests.cluster.crew import Crew
+from gatecrew.tests.cluster.crew import ROLES, Crew
 from gatecrew.tests.cluster.proxy import Proxy
 
 from .app import CLOSED
@@ -96,6 +96,7 @@ async def a_stage(
     }
     with ExitStack() as proxies, ExitStack() as stack:  # through the proxies the cluster leaves, too
         crew = stack.enter_context(Crew(**settings))
+        stack.enter_context(_logs_beside_errors(crew))
         stage = Stage(crew, Load(lambda gateway: crew.processes[gateway].url), random, count)
         if supervised:
             url = await asyncio.to_thread(stack.enter_context, _supervisor(crew))
@@ -107,6 +108,7 @@ async def a_stage(
                     (path,) = (crew.folder / "run").glob(f"{name}-*.sock")
                     stage.proxies[name] = proxies.enter_context(Proxy(path))
             await asyncio.to_thread(crew.start, *WORKERS)
+        stack.callback(_end, stage)
         stack.callback(stage.load.leave)
         await asyncio.gather(*(stage.load.connect(GATEWAYS[number % 2]) for number in range(clients)))
         talk = asyncio.create_task(stage.load.talk(rate))
@@ -114,6 +116,27 @@ async def a_stage(
         yield stage
         await stage.load.quiet()
         await talk
+
+
+@contextmanager
+def _logs_beside_errors(crew: Crew) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        for path in sorted(crew.folder.glob("*.log")):
+            error.add_note(f"{path.stem}: {path.read_text()[-2000:]}")
+        raise
+
+
+def _end(stage: Stage) -> None:
+    """Stop all processes, and look whether one was unwell."""
+    crew = stage.crew
+    for name in [name for role in ROLES for name in crew.names(role)]:
+        code = crew.stop(name)
+        stage.check(code == 0, f"{name} ended with {code}")
+    for path in sorted(crew.folder.glob("*.log")):
+        _, traceback, text = path.read_text().partition("Traceback")
+        stage.check(not traceback, f"{path.stem}: {traceback}{text[:4000]}")
 
 
 @contextmanager
@@ -129,7 +152,7 @@ def _supervisor(crew: Crew) -> Iterator[str]:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("ready"):
-            raise RuntimeError(f"the supervisor does not start: {Path(crew.folder, 'supervisor.log').read_text()}")
+            raise RuntimeError("the supervisor does not start")
         yield line.split()[-1]
     finally:
         process.terminate()

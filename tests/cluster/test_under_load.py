@@ -72,7 +72,7 @@ async def a_load(crew: Crew) -> AsyncIterator[Load]:
 async def test_a_process_hangs_and_wakes_up(crew: Crew, name: str) -> None:
     async with a_load(crew) as load:
         crew.processes[name].signal(signal.SIGSTOP)
-        await asyncio.sleep(1.5)  # longer than dead_after
+        await asyncio.sleep(1.2)  # longer than dead_after; a gateway is taken for lost after two seconds
         crew.processes[name].signal(signal.SIGCONT)
 
     assert load.cut_off == []
