@@ -8,8 +8,8 @@ Exits with 1 if a bar is missed.
 from __future__ import annotations
 
 import argparse
-import gc
 import resource
+import signal
 import sys
 from random import Random
 from time import monotonic
@@ -20,11 +20,11 @@ from .ledger import quantile
 from .scenarios import SCENARIOS
 from .stage import a_stage
 
-HEAD = (
+HEAD = [
     "scenario",
     "faults",
     "sent",
-    "per s",
+    "per-s",
     "handled",
     "lost",
     "reordered",
@@ -33,22 +33,15 @@ HEAD = (
     "p50",
     "p99",
     "max",
-)
+]
 
 
 async def run(name: str, chosen: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Run one scenario, and return its row of the table and what else is to be said of it."""
     scenario = SCENARIOS[name]
-    clients = chosen.clients or scenario.clients
-    count = chosen.count or scenario.count
-    async with a_stage(
-        clients,
-        chosen.rate,
-        count,
-        Random(chosen.seed),
-        proxied=scenario.proxied,
-        supervised=scenario.supervised,
-    ) as stage:
+    clients, count = chosen.clients or scenario.clients, chosen.count or scenario.count
+    how = {"proxied": scenario.proxied, "supervised": scenario.supervised}
+    async with a_stage(clients, chosen.rate, count, Random(chosen.seed), **how) as stage:
         await scenario.run(stage)
     failures = scenario.judge(stage)
     ledger = stage.load.ledger
@@ -91,7 +84,7 @@ def main() -> int:
     """Run the scenarios one after the other, and print what came of it."""
     chosen = options()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    gc.freeze()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends what it started
     rows, words = [], []
     for name in chosen.only:
         start = monotonic()
@@ -105,4 +98,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("chaos: interrupted")
