@@ -6,13 +6,16 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gatecrew
 import pytest
 from gatecrew import App, BlockingCluster, Client, Cluster, Group, Request, Uid
 from gatecrew.business.app import KINDS
 from gatecrew.common.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -93,13 +96,27 @@ def names_in(path: Path) -> set[str]:
     return found
 
 
+def lost(tests: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return which of these tests, each a path and a name, are not there."""
+    return [(path, name) for path, name in tests if name not in names_in(ROOT / "tests" / path)]
+
+
 def test_each_bound_is_reached_by_a_test() -> None:
     named = [re.search(r" `([\w/]+\.py)::([\w:]+)` \|$", row) for row in bounds()]
 
     assert len(named) > 50
     assert [row for row, test in zip(bounds(), named, strict=True) if test is None] == []
-    lost = [test[0] for test in named if test and test[2] not in names_in(ROOT / "tests" / test[1])]
-    assert lost == []
+    assert lost((test[1], test[2]) for test in named if test) == []
+
+
+def test_each_guarantee_is_shown_by_a_test() -> None:
+    text = (DOCS / "guarantees.md").read_text()
+    rows = re.findall(r"^\| (?!guaranteed|---).*", text, re.MULTILINE)
+    tests = re.findall(r"`([\w/]+\.py)::([\w:]+)`", text)
+
+    assert len(rows) > 20
+    assert [row for row in rows if not re.search(r"::\w+` \|$", row)] == []
+    assert lost(tests) == []
 
 
 def test_what_the_bounds_name_is_there() -> None:

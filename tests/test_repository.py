@@ -78,3 +78,24 @@ def test_the_wheel_has_every_folder_of_the_package(project: dict[str, Any]) -> N
     folders = {f"gatecrew.{init.parent.name}" for init in ROOT.glob("*/__init__.py")}
 
     assert {"gatecrew"} | folders == set(project["tool"]["setuptools"]["packages"])
+
+
+#: Modules that read the time of day: it is shown or stored, or says whether a token has ended.
+BY_THE_TIME_OF_DAY = {
+    "business/hub.py",
+    "business/storage.py",
+    "business/worker.py",
+    "cli.py",
+    "common/process.py",
+    "gateway/server.py",
+}
+
+
+def test_no_process_goes_by_the_time_of_day() -> None:
+    modules = [
+        path for folder in ("common", "register", "gateway", "business") for path in (ROOT / folder).glob("*.py")
+    ]
+    reads = re.compile(r"\btime\.time\b|from time import .*\btime\b|\bdatetime\.(now|utcnow)\b|\bCLOCK_REALTIME\b")
+    found = {str(path.relative_to(ROOT)) for path in (*modules, ROOT / "cli.py") if reads.search(path.read_text())}
+
+    assert found - BY_THE_TIME_OF_DAY == set()
