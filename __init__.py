@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .business.client import Request as Request
     from .business.client import Uid as Uid
     from .business.cluster import Cluster as Cluster
+    from .business.handshake import Accept as Accept
+    from .business.handshake import Refuse as Refuse
+    from .business.handshake import Token as Token
     from .business.storage import Entry as Entry
     from .business.storage import History as History
     from .business.storage import HistoryError as HistoryError
@@ -41,6 +44,7 @@ _HOMES: Final = {
     "business.blocking": ("BlockingCluster",),
     "business.client": ("Client", "ClientHandle", "Group", "Request", "Uid"),
     "business.cluster": ("Cluster",),
+    "business.handshake": ("Accept", "Refuse", "Token"),
     "business.storage": ("Entry", "History", "HistoryError", "Page", "Position"),
     "common.errors": (
         "AppError",

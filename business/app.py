@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from .turn import Turn, current_turn
 if TYPE_CHECKING:
     from ..common.messages import Ask, Message
     from .commands import Data
+    from .handshake import Decision
     from .queries import Answers
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ P = ParamSpec("P")
 Function = Callable[..., Any]
 F = TypeVar("F", bound=Function)
 Plain = TypeVar("Plain", bound="Callable[[], object]")
+OnHandshake = TypeVar("OnHandshake", bound="Callable[[Request], Decision | Awaitable[Decision]]")
 OnConnect = TypeVar("OnConnect", bound="Callable[[Client, Request], object]")
 OnMessage = TypeVar("OnMessage", bound="Callable[[Client, Any], object]")  # whoever expects only text may say so
 OnClose = TypeVar("OnClose", bound="Callable[[Client, int, str], object]")
@@ -29,6 +31,7 @@ OnError = TypeVar("OnError", bound="Callable[[Client | None, Any], object]")
 #: Kinds of handlers and what they are called with.
 KINDS: Final = {
     "start": (),
+    "handshake": ("request",),
     "connect": ("client", "request"),
     "message": ("client", "data"),
     "close": ("client", "code", "reason"),
@@ -70,8 +73,8 @@ class App(Api):
     """Handlers, and what they can command and ask.
 
     Args:
-        handlers: an object whose methods ``on_start``, ``on_connect``, ``on_message``, ``on_close``, ``on_error`` and
-            ``on_stop``, as far as it has them, become handlers: for those who like classes better than decorators.
+        handlers: an object whose methods ``on_start``, ``on_handshake``, ``on_connect``, ``on_message``, ``on_close``,
+            ``on_error`` and ``on_stop``, as far as it has them, become handlers: for those who like classes better than decorators.
 
     Handlers may be ``async def``, which run on the loop of the worker, or ``def``, which run in a thread. Several of one kind
     run one after the other, in the order in which they were given, and what they command leaves together.
@@ -93,6 +96,14 @@ class App(Api):
     def on_start(self, function: Plain) -> Plain:
         """Let ``function()`` be called on each worker before it takes events. If it fails, the worker does not start."""
         return self._add("start", function)
+
+    def on_handshake(self, function: OnHandshake) -> OnHandshake:
+        """Let ``function(request)`` decide whether a client may come, before its connection is open.
+
+        It returns ``Accept(...)`` or ``Refuse(...)``, or None to leave that to the next handler of this kind. If none decides, the
+        client may come. If one fails, it may not.
+        """
+        return self._add("handshake", function)
 
     def on_connect(self, function: OnConnect) -> OnConnect:
         """Let ``function(client, request)`` be called when a client has connected."""
@@ -192,6 +203,14 @@ class App(Api):
 
         return in_turn
 
+    async def decide(self, request: Request) -> object:
+        """Ask the handshake handlers, until one decides."""
+        for function in self.functions("handshake"):
+            decision = await self._as_async(function)(request)
+            if decision is not None:
+                return decision
+        return None
+
     def timers(self) -> list[Timer]:
         """Return all timers, their functions as coroutine functions."""
         own = [replace(timer, function=self._as_async(timer.function)) for timer in self._timers]
@@ -203,14 +222,14 @@ class App(Api):
         for app in self._included:
             app.run_by(runtime)
 
-    def _as_async(self, function: Function) -> Callable[..., Coroutine[Any, Any, None]]:
+    def _as_async(self, function: Function) -> Callable[..., Coroutine[Any, Any, Any]]:
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
             return function
 
-        async def call(*args: object) -> None:
+        async def call(*args: object) -> object:
             result = await self._running.in_thread(function, *args)
-            if inspect.isawaitable(result):  # an async function behind a decorator that is not
-                await result
+            # an async function behind a decorator that is not
+            return await result if inspect.isawaitable(result) else result
 
         return call
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ..common.messages import Message
+    from .handshake import Token
     from .hub import Gateway
 
 EMPTY: bytes = wire.pack({})
@@ -82,6 +83,10 @@ class ClientHandle:
         """Take its uid away."""
         self._api.unbind_uid(self.id)
 
+    def renew(self, token: Token) -> None:
+        """Let it stay by another token; see :meth:`Commands.renew_token`."""
+        self._api.renew_token(self.id, token)
+
     def join(self, group: str) -> None:
         """Put it into a group."""
         self._api.join_group(self.id, group)
@@ -103,12 +108,36 @@ class Request(NamedTuple):
     headers: list[tuple[str, str]]  #: as they came
     remote: str  #: ``192.0.2.7:5000`` or ``[2001:db8::1]:5000``
     listener: str  #: the URL of the listener that it came through
-    subprotocol: str | None  #: that was agreed on
+    subprotocol: str | None  #: that was agreed on; in a handshake, the one that the gateway would choose
 
     def header(self, name: str, default: str = "") -> str:
         """Return the first header of this name, in whatever case."""
         name = name.lower()
         return next((value for key, value in self.headers if key.lower() == name), default)
+
+    def cookie(self, name: str, default: str = "") -> str:
+        """Return the first cookie of this name."""
+        for header in self._all("cookie"):
+            for pair in header.split(";"):
+                key, _, value = pair.partition("=")
+                if key.strip() == name:
+                    return value.strip().strip('"')
+        return default
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """The subprotocols that the client offers, in its order."""
+        offers = (name.strip() for header in self._all("sec-websocket-protocol") for name in header.split(","))
+        return [name for name in offers if name]
+
+    def _all(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name]
+
+
+def introduced(introduction: list[Any], headers: list[list[str]]) -> Request:
+    """Return how a client introduced itself, from what travels."""
+    path, query, remote, listener, subprotocol = introduction
+    return Request(path, query, [(key, value) for key, value in headers], remote, listener, subprotocol)
 
 
 class Client(ClientHandle):
@@ -188,8 +217,7 @@ class Client(ClientHandle):
 
     def request(self, headers: list[list[str]]) -> Request:
         """Return how it introduced itself."""
-        path, query, remote, listener, subprotocol = self._introduction
-        return Request(path, query, [(key, value) for key, value in headers], remote, listener, subprotocol)
+        return introduced(self._introduction, headers)
 
     def learn(self, state: list[Any]) -> None:
         """Take what its gateway says of it with an event (:mod:`..common.messages`)."""

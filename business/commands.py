@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..common import messages as op
 from ..common.ids import gateway_of
@@ -22,8 +22,10 @@ from .checks import by_gateway, name, names, payload, session_map
 if TYPE_CHECKING:
     from ..common.messages import Message
     from .client import AnyClient, Client
+    from .handshake import Token
 
 Data = str | bytes
+DAY: Final = 86_400.0  #: seconds
 
 
 def id_of(client: AnyClient) -> str:
@@ -160,6 +162,36 @@ class Commands:
         plain = session_map(session)
         own = self._changes(client_id, lambda client: client.update_session(plain))
         self._record(gateway_of(client_id), [op.UPDATE_SESSION, client_id, plain, [], own])
+
+    # Tokens
+
+    def renew_token(self, client: AnyClient, token: Token) -> None:
+        """Let a client stay by another token than before: until that ends, or is revoked.
+
+        What the token says has to be verified before; :meth:`~.jwt.JwtAuth.renew` does that.
+        """
+        client_id = id_of(client)
+        self._record(gateway_of(client_id), [op.TOKEN, client_id, token.fields()])
+
+    def revoke(self, *, uid: str | None = None, token_id: str | None = None, lifetime: float = DAY) -> None:
+        """Let tokens be good for nothing any more: those of a uid that were issued up to now, or the one with this id.
+
+        Who came by one is closed, and nobody comes by one. That is remembered by all gateways and workers.
+
+        Args:
+            uid: whose tokens.
+            token_id: of one token.
+            lifetime: seconds after which the tokens concerned have ended by themselves.
+
+        Raises:
+            TypeError, ValueError: if not exactly one of uid and token_id is given, or it cannot be one.
+        """
+        if (uid is None) == (token_id is None):
+            raise ValueError("revoke: expected a uid or a token_id")
+        if not lifetime > 0:
+            raise ValueError(f"lifetime {lifetime!r}, expected more than 0 seconds")
+        what, value = ("id", name("token id", token_id)) if uid is None else ("uid", name("uid", uid))
+        self._record(None, [op.REVOKE, what, value, None, float(lifetime)])
 
     # Closing
 

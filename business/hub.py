@@ -7,12 +7,14 @@ import logging
 from collections import Counter
 from functools import partial
 from itertools import count
+from time import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ..common import messages as op
 from ..common import wire
 from ..common.errors import PartialAnswer, QueryError, Unreachable
 from ..common.link import LEFT, Connector, LinkSettings, Node, Peer
+from ..common.revocations import Revocations
 from ..register.agent import Agent
 from .checks import size
 from .gather import Gather
@@ -111,6 +113,7 @@ class Hub:
         self._numbers = count(1)
         self._gathers: dict[int, Gather] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self.revocations = Revocations()  #: kept for gateways that do not know of them yet
         self._fenced: dict[str, None] = {}  # keys of gateways that were lost, their clients' close told
         self.agent = Agent(
             node, settings, registers, announce=False, stats=stats or dict, changed=self._members_changed
@@ -282,6 +285,11 @@ class Hub:
             gather.answered(gateway.key, answer)
         else:
             gather.refused(gateway.key, answer)
+
+    def revoked(self, what: str, value: str, since: float, until: float) -> None:
+        """Remember which tokens are revoked; if that is news, tell all gateways, should one not know it yet."""
+        if self.revocations.add(what, value, since, until, time()):
+            self.post([(None, [op.REVOKE, what, value, since, until])])
 
     # The links
 

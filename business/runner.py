@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..common import messages as op
 from ..common.errors import HandlerTimeout, LinkError, TurnDropped
 from ..common.ids import new_client_id
-from .client import Client
+from .client import Client, introduced
+from .handshake import FAILED, answer
 from .hub import MUCH, Gateway, Hub, unreachable
 from .turn import Turn, current_turn
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..common.messages import Message
     from .app import App
+    from .client import Request
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Runner:
         self._closes: dict[str, str] = {}  # clients whose close was handled, and the key of the gateway that told it
         self._running: dict[Turn, asyncio.Task[Any] | None] = {}  # the suspended ones
         self._tasks: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], Gateway] = {}
         self._closed = False
         self._leader: asyncio.Task[None]
         self._new_leader()
@@ -125,6 +128,11 @@ class Runner:
                 self._hub.answered(gateway, message)
             case op.FORGET:
                 gateway.clients.pop(message[1], None)
+            case op.HANDSHAKE:
+                _, number, _, introduction, headers = message
+                self._decide(gateway, number, introduced(introduction, headers))
+            case op.REVOKED:
+                self._hub.revoked(*message[1:])
             case op.FENCE:
                 self._hub.fence(message[1])
             case op.PING:
@@ -137,6 +145,9 @@ class Runner:
     def lost(self, gateway: Gateway) -> None:
         """Give up all that came from a gateway: others get it again, and the order must not depend on what is left here."""
         self._held.pop(gateway, None)
+        for task, source in self._handshakes.items():
+            if source is gateway:
+                task.cancel()
         kept = [(client, message) for client, message in self._ready if client.source is not gateway]
         self._ready.clear()
         self._ready.extend(kept)
@@ -147,7 +158,7 @@ class Runner:
 
     async def idle(self) -> None:
         """Return when no event is left."""
-        while self._ready or self._running or self._held:
+        while self._ready or self._running or self._held or self._handshakes:
             self._idle = self._loop.create_future()
             await self._idle
 
@@ -156,10 +167,11 @@ class Runner:
         self._closed = True
         self._drop(list(self._running), "the worker stops")
         self._ready.clear()
-        for task in self._tasks:
+        tasks = {*self._tasks, *self._handshakes}
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=GRACE)
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)
 
     def _drop(self, turns: list[Turn], why: str) -> None:
         for turn in turns:
@@ -307,7 +319,7 @@ class Runner:
             wake.set_result(None)
 
     def _see_whether_idle(self) -> None:
-        if self._idle is not None and not (self._ready or self._running or self._held):
+        if self._idle is not None and not (self._ready or self._running or self._held or self._handshakes):
             idle, self._idle = self._idle, None
             if not idle.done():
                 idle.set_result(None)
@@ -418,6 +430,33 @@ class Runner:
         if much:
             self._hub.flush()  # it shows whether the gateway keeps up, before the next handler makes more
         return None
+
+    # Handshakes
+
+    def _decide(self, gateway: Gateway, number: int, request: Request) -> None:
+        """Let the handlers decide on a handshake. Gateways see to it that there are not too many at once."""
+        task = self._loop.create_task(self._handshake(gateway, number, request))
+        self._handshakes[task] = gateway
+        task.add_done_callback(self._decided)
+
+    def _decided(self, task: asyncio.Task[None]) -> None:
+        del self._handshakes[task]
+        self._see_whether_idle()
+
+    async def _handshake(self, gateway: Gateway, number: int, request: Request) -> None:
+        decision: object = None
+
+        async def decide() -> None:
+            nonlocal decision
+            decision = await self._app.decide(request)
+
+        try:
+            await self.run(decide)
+            said = answer(number, decision, request)
+        except Exception as error:  # noqa: BLE001  # a handler must not take the worker down
+            said = answer(number, FAILED, request)
+            self._spawn(self.failed(error, f"deciding on the handshake of {request.remote}"))
+        gateway.peer.send(said)
 
     # Turns without an event
 

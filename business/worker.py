@@ -12,6 +12,7 @@ from functools import partial
 from math import inf
 from threading import Semaphore, get_ident
 from threading import enumerate as enumerate_threads
+from time import time
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from ..common import messages as op
@@ -192,7 +193,11 @@ class Worker:
         self._turns.seen(self._once, workers, self._loop.time())
 
     def _take_from(self, gateway: Gateway) -> None:
-        gateway.peer.send([op.TAKE, self._config.worker.credit])
+        app = self._app
+        assert app is not None, "it has started"
+        for revoked in self._hub.revocations.all(time()):
+            gateway.peer.send([op.REVOKE, *revoked])
+        gateway.peer.send([op.TAKE, self._config.worker.credit, bool(app.functions("handshake"))])
 
     # What the app needs
 

@@ -199,6 +199,10 @@ class GatewayConfig:
         "If set, this text is sent as a message instead of a WebSocket ping, and any message of the client answers it.",
     )
     open_timeout: float = setting(10.0, "Seconds that a client has for the opening handshake.", low=0.01)
+    handshake_timeout: float = setting(
+        5.0, "Seconds in which a worker has to decide on a handshake, if the application does so.", low=0.01
+    )
+    auth_timeout: float = setting(0.0, "Seconds after which a client without a uid is closed; 0 for never.", low=0)
     close_timeout: float = setting(5.0, "Seconds that a client has for the closing handshake.", low=0.01)
     drain_timeout: float = setting(
         10.0,

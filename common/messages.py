@@ -24,6 +24,8 @@ MESSAGE: Final = 2  #: [n, client, number, state, data]
 CLOSE: Final = 3  #: [n, client, number, state, [code, reason]]
 FORGET: Final = 4  #: [client]: it moved to another worker, with nothing outstanding here
 PING: Final = 6  #: [n]: to be acknowledged like an event, in its turn; no handler sees it
+HANDSHAKE: Final = 8  #: [number, client, introduction, headers]: may it come? To be answered by ACCEPT or REFUSE
+REVOKED: Final = 9  #: [what, value, since, until]: passed on, so that the gateways that it is linked to learn of it
 
 # Gateway -> whoever asked
 ANSWER: Final = 5  #: [query number, answer]
@@ -46,11 +48,20 @@ CLOSE_CLIENT: Final = 28  #: [client, last message or None, code, reason]
 DESTROY_CLIENT: Final = 29  #: [client]
 QUERY: Final = 30  #: [query number, Ask, argument]
 DRAIN: Final = 31  #: []: send no more events; this worker leaves when its outstanding ones are done
-TAKE: Final = 32  #: [credit]: send me events, at most so many that I have not acknowledged
+#: [credit, decides]: send me events, at most so many that I have not acknowledged; and, if it decides on them, handshakes
+TAKE: Final = 32
 #: [origin, number, commands]: what leaves before an ack, or without one; to be carried out unless this number or a later one of that
 #: origin was. The origin is an event id, and the number tells which part of its turn this is, or it is the sender's key, and
 #: the number rises.
 TURN: Final = 33
+#: [number, uid or None, groups, session, subprotocol or None, token or None]: the client may come. A token is
+#: [expires, id or None, issued], times being those of the world, in seconds since 1970.
+ACCEPT: Final = 34
+REFUSE: Final = 35  #: [number, HTTP status, reason, seconds after which to come again or None]
+TOKEN: Final = 36  #: [client, token]: it goes by this token from now on
+#: [what ("uid" or "id"), value, since or None, until or seconds]: tokens of this uid that were issued up to `since`, or the token
+#: with this id, are good for nothing any more. With None, since now, and to be remembered for so many seconds.
+REVOKE: Final = 37
 
 # Member -> register. A member is [role, name, key, address, meta].
 ANNOUNCE: Final = 48  #: [role, name, key, address, meta, stats]: also renews the lease

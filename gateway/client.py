@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from .keepalive import UNSET
+
 if TYPE_CHECKING:
     from ..common.messages import Message
     from ..common.reasons import Reason
@@ -89,6 +91,8 @@ class Client:
         "groups",
         "id",
         "introduction",
+        "lost_with",
+        "nameless_since",
         "number",
         "open",
         "paused",
@@ -96,8 +100,9 @@ class Client:
         "redeliver",
         "sent",
         "session",
+        "slot",
+        "token",
         "told",
-        "tries",
         "uid",
     )
 
@@ -108,6 +113,9 @@ class Client:
         self.uid: str | None = None
         self.groups: set[str] = set()
         self.session = EMPTY_SESSION
+        self.token: list[Any] | None = None  # [expires, id or None, issued]
+        self.nameless_since = 0.0  # when it came, or its uid was taken away
+        self.slot = UNSET  # of the wheel that looks after tokens and uids
         self.open = True
         self.paused = False
         self.number = 0  # of the last event
@@ -115,7 +123,7 @@ class Client:
         self.assigned = 0
         self.sent = 0
         self.redeliver = 0  # so many events from `sent` on were with a worker that is gone
-        self.tries = 0  # how many workers were lost with its first event
+        self.lost_with: list[str] | None = None  # keys of workers that were lost with its first event
         self.port: Port | None = None  # the worker it is placed at
         self.generation = -1  # of the set of workers, when it was placed
         self.told = STRANGER

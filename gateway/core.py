@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from http import HTTPStatus
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,8 +17,10 @@ from ..common import reasons, wire
 from ..common.errors import LinkError
 from ..common.ids import new_client_id
 from ..common.messages import ACK, MESSAGE, QUERY, Ask
+from .admission import Admission
 from .answers import MAX_ANSWER, TooBig, answer
 from .client import Client, Connection, NoConnection
+from .credentials import Credentials
 from .index import Index
 from .repeats import Repeats
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from ..common.messages import Message
+    from .admission import Door
     from .dispatch import Dispatch, Port
 
 _log = logging.getLogger(__name__)
@@ -35,7 +39,7 @@ OF_STATE: Final = (op.BIND, op.UNBIND, op.SET_SESSION, op.UPDATE_SESSION)
 #: What a turn may hold.
 IN_TURNS: Final = (
     *(op.SEND, op.SEND_UID, op.SEND_GROUP, op.SEND_ALL),
-    *(op.JOIN, op.LEAVE, op.UNGROUP, op.CLOSE_CLIENT, op.DESTROY_CLIENT),
+    *(op.JOIN, op.LEAVE, op.UNGROUP, op.CLOSE_CLIENT, op.DESTROY_CLIENT, op.TOKEN, op.REVOKE),
     *OF_STATE,
 )
 MAX_SESSION: Final = 16 * 1024 * 1024  #: bytes of a client's session, packed: as much as a worker may set
@@ -84,6 +88,8 @@ class Core:
             :data:`MAX_GROUPS`, ``answers.too_big`` for each that was told that its answer is over :data:`~.answers.MAX_ANSWER`, and
             ``commands.repeated`` for each command that came again and was left out.
         clock: returns seconds.
+        wall: returns seconds since 1970, by which tokens end.
+        auth_timeout: seconds that a client may be without a uid; 0 for no limit.
     """
 
     def __init__(
@@ -93,6 +99,9 @@ class Core:
         encode: Callable[[str | bytes], bytes],
         counters: Counter[str],
         clock: Callable[[], float],
+        *,
+        wall: Callable[[], float] = lambda: 0.0,
+        auth_timeout: float = 0.0,
     ) -> None:
         self.key = key
         self.dispatch = dispatch
@@ -104,6 +113,8 @@ class Core:
         self._repeats = Repeats()
         self._closing: dict[str, Client] = {}  # closed clients with events that are not acknowledged
         self._lost: deque[str] = deque(maxlen=MAX_LOST)  # keys of gateways whose clients' close was told here
+        self.admission = Admission(dispatch.choose)
+        self.credentials = Credentials(auth_timeout, clock, wall)
         self.mirror: Mirror | None = None
         self.fenced: Callable[[], object] = lambda: None  #: told when this gateway itself was taken for lost
         dispatch.finished = self._finished
@@ -123,7 +134,11 @@ class Core:
             op.CLOSE_CLIENT: (5, self._close_client),
             op.DESTROY_CLIENT: (2, self._destroy_client),
             op.TURN: (4, self._turn),
-            op.TAKE: (2, self._take),
+            op.TAKE: (3, self._take),
+            op.ACCEPT: (7, self._accept),
+            op.REFUSE: (5, self._refuse),
+            op.TOKEN: (3, self._token),
+            op.REVOKE: (5, self._revoke),
             op.DRAIN: (1, self._drain),
             op.FENCE: (2, self._fence),
         }
@@ -135,17 +150,36 @@ class Core:
 
     # What clients do
 
-    def opened(self, connection: Connection, introduction: list[Any], headers: list[list[str]]) -> Client:
-        """A client passed the handshake. ``introduction`` is [path, query, remote, listener, subprotocol].
+    def arrived(self, door: Door, introduction: list[Any], headers: list[list[str]]) -> Client | None:
+        """A client is in the handshake. Return it if a worker has to decide on it; what that says is told to the door.
+
+        ``introduction`` is [path, query, remote, listener, subprotocol].
+        """
+        if not self.admission.needed:
+            return None
+        client = Client(new_client_id(self.key), door, introduction)
+        self.admission.arrived(client, door, headers)
+        return client
+
+    def opened(
+        self,
+        connection: Connection,
+        introduction: list[Any],
+        headers: list[list[str]],
+        client: Client | None = None,
+    ) -> Client:
+        """A client passed the handshake: the one that :meth:`arrived` returned, or one that nobody was asked about.
 
         While too many events wait, a client that comes is closed at once, and no worker hears of it.
         """
-        client = Client(new_client_id(self.key), connection, introduction)
+        if client is None:
+            client = Client(new_client_id(self.key), connection, introduction)
         if self.dispatch.full:
             client.open = False
             connection.shut(reasons.OVERLOADED)
         else:
             self.index.add(client)
+            self.credentials.nameless(client)
             if self.mirror is not None:
                 self.mirror.opened(client)
             self._event(client, op.CONNECT, headers)
@@ -162,6 +196,7 @@ class Core:
         if client.open:
             client.open = False
             self.index.remove(client)
+            self.credentials.forget(client)
             self._closing[client.id] = client
             self._event(client, op.CLOSE, [code, reason])
 
@@ -179,6 +214,11 @@ class Core:
             if self.mirror is not None:
                 self.mirror.opened(client)
             self._event(client, op.CLOSE, [reasons.GATEWAY_LOST.code, reasons.GATEWAY_LOST.text])
+
+    def look_after(self) -> None:
+        """Close whose token has ended, and who did not say in time who they are. To be called again and again."""
+        for client, reason in self.credentials.due():
+            client.connection.shut(reason)
 
     def known_clients(self) -> Iterable[Client]:
         """Return the clients whose close event is not done."""
@@ -251,7 +291,7 @@ class Core:
             acknowledged(port, number)
 
     def _take(self, message: Message, port: Port | None) -> None:
-        credit = message[1]
+        _, credit, decides = message
         if port is None or port in self.dispatch.workers or port.outstanding:
             raise LinkError("takes events, but is no worker or does so already")
         if type(credit) is not int or credit < 1:
@@ -259,12 +299,21 @@ class Core:
         port.room = credit
         for key in self._lost:
             port.send([op.FENCE, key])
+        for revoked in self.credentials.revoked():
+            port.send([op.REVOKED, *revoked])
         self.dispatch.joined(port)
+        self.admission.joined(port, decides=bool(decides))
 
     def _drain(self, _: Message, port: Port | None) -> None:
         if port is None:
             raise LinkError("takes no more events, but is no worker")
         self.dispatch.draining(port)
+        self.admission.left(port)
+
+    def lost(self, port: Port) -> None:
+        """A worker is gone."""
+        self.dispatch.lost(port)
+        self.admission.lost(port)
 
     def _fence(self, message: Message, port: Port | None) -> None:
         if port is not None and message[1] == self.key:
@@ -349,6 +398,62 @@ class Core:
             else:
                 connection.send(data)
 
+    # Letting in, and letting stay
+
+    def _accept(self, message: Message, port: Port | None) -> None:
+        _, number, uid, groups, session, subprotocol, token = message
+        found = self._decided(port, number)
+        if found is None:
+            return
+        client, door = found
+        client.token = _credential(token)
+        fault = self.credentials.fault(uid, token)
+        if fault is not None:
+            door.refuse(HTTPStatus.UNAUTHORIZED, fault.text, None, fault.name)
+            return
+        client.uid = None if uid is None else _text(uid)
+        client.groups = set(_texts(groups)[:MAX_GROUPS])
+        client.session = wire.pack(_map(session))
+        if subprotocol is not None:
+            client.introduction[4] = _text(subprotocol)
+        door.admit(subprotocol)
+
+    def _refuse(self, message: Message, port: Port | None) -> None:
+        _, number, status, why, retry_after = message
+        found = self._decided(port, number)
+        if found is not None:
+            if type(status) is not int or not 400 <= status <= 599 or type(retry_after) not in (int, type(None)):
+                raise LinkError(f"refuses a client with {status!r} and {retry_after!r}, not with a status and seconds")
+            found[1].refuse(status, _text(why), retry_after)
+
+    def _decided(self, port: Port | None, number: Any) -> tuple[Client, Door] | None:
+        if port is None or type(number) is not int:
+            raise LinkError("decides on a handshake, but is no worker or does not say which")
+        return self.admission.decided(port, number)
+
+    def _token(self, message: Message, _: Port | None) -> None:
+        _, client_id, token = message
+        client = self._client(client_id)
+        if client is not None:
+            client.token = _credential(token)
+            fault = self.credentials.fault(client.uid, client.token)
+            if fault is not None:
+                client.connection.shut(fault)
+            else:
+                self.credentials.watch(client)
+
+    def _revoke(self, message: Message, _: Port | None) -> None:
+        news = self.credentials.revoke(*message[1:])
+        if news is None:
+            return
+        for port in self.dispatch.workers:
+            port.send([op.REVOKED, *news])
+        clients = self.index.of_uids([news[1]]) if news[0] == "uid" else list(self.index.clients.values())
+        for client in clients:
+            fault = self.credentials.fault(client.uid, client.token)
+            if fault is not None:
+                client.connection.shut(fault)
+
     # Binding, grouping, sessions
 
     def _bind(self, message: Message, port: Port | None) -> None:
@@ -357,6 +462,7 @@ class Core:
         if client is not None:
             if client.open:
                 self.index.bind(client, _text(uid))
+                self.credentials.watch(client)
             else:
                 client.uid = _text(uid)
             self._changed(client, port, counted)
@@ -367,6 +473,7 @@ class Core:
         if client is not None:
             if client.open:
                 self.index.unbind(client)
+                self.credentials.nameless(client)
             else:
                 client.uid = None
             self._changed(client, port, counted)
@@ -471,6 +578,13 @@ def _texts(value: Any) -> list[str]:
     if type(value) is not list or not all(type(one) is str for one in value):
         raise LinkError("something else where a list of texts is due")
     return value
+
+
+def _credential(value: Any) -> list[Any] | None:
+    match value:
+        case None | [int() | float(), None | str(), int() | float()]:
+            return value
+    raise LinkError("something else where the end, the id and the issue of a token are due")
 
 
 def _data(value: Any) -> str | bytes:

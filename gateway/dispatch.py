@@ -8,7 +8,8 @@ Rules:
 * When the set of workers changes, a client moves only if its choice falls out differently, and only when nothing of it is
   with its old worker; what comes meanwhile is held.
 * An event may be what kills workers. The first event of a client that was with two that were lost is a *suspect*: a worker has one
-  of these at a time, so that it shows which it is. One that was with four is given up, and the client's later events go on.
+  of these at a time, so that it shows which it is. One that was with four is given up, and the client's later events go on. A
+  worker that comes back was only cut off, and does not count.
 * A client with too many events here, or any client while all events together are too many, is not read from.
 """
 
@@ -24,7 +25,7 @@ from .client import KNOWN, STALE, STRANGER, Client
 from .placement import rendezvous
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .placement import Router
 
@@ -71,6 +72,7 @@ class Dispatch:
         self._event_buffer = event_buffer
         self._generation = 0  # of the set of workers
         self._homeless: dict[Client, None] = {}  # in order of arrival; their events wait for a worker
+        self._tried: dict[Client, list[str]] = {}  # those whose first event was with workers that were lost: their keys
         self._held: dict[Client, None] = {}  # not read because all events together are too many
         self.workers: tuple[Port, ...] = ()  #: those that take events
         self.bytes = 0
@@ -127,8 +129,8 @@ class Dispatch:
         port.room += 1
         if port.waiting:
             self._send(port, port.waiting.popleft())
-        if client.tries:
-            client.tries = 0
+        if client.lost_with is not None:
+            self._clear(client)
             if client in port.suspects:
                 del port.suspects[client]
                 self._try_next(port)
@@ -149,6 +151,9 @@ class Dispatch:
 
     def joined(self, port: Port) -> None:
         """A worker takes events from now on, also such as wait for others."""
+        for keys in self._tried.values():
+            if port.key in keys:  # it was cut off, and did not die of the event
+                keys.remove(port.key)
         others = self.workers
         self.workers = (*others, port)
         self._generation += 1
@@ -173,8 +178,10 @@ class Dispatch:
         port.suspects.clear()
         for client in clients:
             if client.sent:
-                client.tries += 1
-                if client.tries >= GIVEN_UP:
+                if client.lost_with is None:
+                    client.lost_with = self._tried[client] = []
+                client.lost_with.append(port.key)
+                if len(client.lost_with) >= GIVEN_UP:
                     self._give_up(client)
             self.redelivered += client.sent
             client.redeliver += client.sent
@@ -189,11 +196,16 @@ class Dispatch:
 
     def _give_up(self, client: Client) -> None:
         """Take away the first event of a client, which was with too many workers that were lost."""
-        client.tries = 0
+        self._clear(client)
         client.sent -= 1
         self.gave_up(client, self._remove_first(client))
         if client.paused or self._held:
             self._go_on_reading(client)
+
+    def _clear(self, client: Client) -> None:
+        """Hold nothing against the first event of a client."""
+        client.lost_with = None
+        del self._tried[client]
 
     def _remove_first(self, client: Client) -> Message:
         message = client.events.pop(0)
@@ -224,7 +236,7 @@ class Dispatch:
         old = client.port
         if old is not None and client in old.suspects:
             return
-        port = self._choose(client)
+        port = self.choose(client, self.workers)
         if port is not old:
             if client.assigned:
                 return
@@ -233,7 +245,7 @@ class Dispatch:
             client.port = port
             client.told = STRANGER
             client.applied = 0
-        if client.tries >= SUSPECT:
+        if client.lost_with is not None and len(client.lost_with) >= SUSPECT:
             client.generation = -1  # its next events have to come by here
             port.suspects[client] = None
             self._try_next(port)
@@ -256,18 +268,18 @@ class Dispatch:
         else:
             port.waiting.append(client)
 
-    def _choose(self, client: Client) -> Port:
+    def choose(self, client: Client, workers: Sequence[Port]) -> Port:
         """Ask the router. A user's own one may fail; then the client gets a worker all the same."""
         try:
-            port = self._route(client, self.workers)
-            if port in self.workers:
+            port = self._route(client, workers)
+            if port in workers:
                 return port
             raise LookupError(f"it chose {port!r}, which is not one of the workers")
         except Exception as error:  # noqa: BLE001  (whatever a user's own router does wrong)
             self.misrouted += 1
             if self.misrouted == 1:  # it may fail with every event
                 _log.error("[gateway] router fails, its clients are placed as by sticky", exc_info=error)
-        return rendezvous(client, self.workers)
+        return rendezvous(client, workers)
 
     def _send(self, port: Port, client: Client) -> None:
         message = client.events[client.sent]

@@ -6,7 +6,7 @@ Pure. A request that is no good gets a proper HTTP status; a plain request for a
 from __future__ import annotations
 
 import http
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from urllib.parse import parse_qsl, unquote
 
 from websockets.exceptions import InvalidOrigin
@@ -82,11 +82,12 @@ class _Protocol(ServerProtocol):
 class Opening:
     """The opening handshake of one connection."""
 
-    __slots__ = ("_pages", "_protocol", "_size", "_tail")
+    __slots__ = ("_accepted", "_pages", "_protocol", "_size", "_tail")
 
     def __init__(self, terms: Terms) -> None:
         self._pages = terms.pages
         self._protocol = _Protocol(terms)
+        self._accepted: Response | None = None
         self._size = 0
         self._tail = b""  # the end of what came so far: where the end of the request may have begun
 
@@ -119,10 +120,31 @@ class Opening:
             return self.refuse(http.HTTPStatus.BAD_REQUEST, str(cause))
         return Answer(int(response.split(b" ", 2)[1]), response)
 
-    def refuse(self, status: http.HTTPStatus, why: str) -> Answer:
-        """Return an answer that says why there will be no connection."""
-        response = self._protocol.reject(status, f"Failed to open a WebSocket connection: {why}.\n")
-        return Answer(status.value, response.serialize())
+    def refuse(self, status: int, why: str, retry_after: int | None = None, cause: str = "") -> Answer:
+        """Return an answer that says why there will be no connection, and perhaps after how many seconds to come again."""
+        response = self._reject(status, f"Failed to open a WebSocket connection: {why}.\n")
+        if status == http.HTTPStatus.UNAUTHORIZED:
+            response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1, asks for one
+        if retry_after is not None:
+            response.headers["Retry-After"] = str(retry_after)
+        return Answer(status, response.serialize(), cause)
+
+    def _reject(self, status: int, text: str) -> Response:
+        try:
+            return self._protocol.reject(status, text)
+        except ValueError:  # a status without a name; its class has one (RFC 9110, section 15)
+            response = self._protocol.reject(status // 100 * 100, text)
+            response.status_code = status
+            return response
+
+    def agree(self, answer: Answer, subprotocol: str) -> Answer:
+        """Return the answer that accepts a client with another subprotocol than that of the configuration."""
+        assert self._accepted is not None, "the client is accepted"
+        headers = self._accepted.headers
+        if "Sec-WebSocket-Protocol" in headers:
+            del headers["Sec-WebSocket-Protocol"]
+        headers["Sec-WebSocket-Protocol"] = subprotocol
+        return answer._replace(response=self._accepted.serialize(), subprotocol=cast("Subprotocol", subprotocol))
 
     def _answer(self, request: Request, rest: bytes) -> Answer:
         protocol = self._protocol
@@ -135,6 +157,7 @@ class Opening:
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
             foreign = isinstance(protocol.handshake_exc, InvalidOrigin)
             return Answer(response.status_code, response.serialize(), "foreign_origin" if foreign else "")
+        self._accepted = response
         return Answer(101, response.serialize(), "", request, protocol.extensions, protocol.subprotocol, rest)
 
 

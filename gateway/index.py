@@ -23,8 +23,12 @@ class Index:
         self.groups: dict[str, set[Client]] = {}
 
     def add(self, client: Client) -> None:
-        """Take in a client that just opened."""
+        """Take in a client that just opened. It may have a uid and groups already."""
         self.clients[client.id] = client
+        if client.uid is not None:
+            self.uids.setdefault(client.uid, set()).add(client)
+        for group in client.groups:
+            self.groups.setdefault(group, set()).add(client)
 
     def remove(self, client: Client) -> None:
         """Take a client out of everything. Its ``uid`` stays readable for its close event."""

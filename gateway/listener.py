@@ -47,6 +47,8 @@ class Listener:
         owner: gets the clients.
         counters: gets ``closed.<reason>`` for each client that was closed from this side, ``handshake.refused``,
             ``handshake.foreign_origin`` for each of them that came from another host's page,
+            ``handshake.denied`` for each that a worker refused, ``handshake.token_expired`` and ``handshake.token_revoked`` for each that
+            came by such a token, ``handshake.undecided`` for each that no worker decided on in time,
             ``handshake.no_room`` for each that was cut off at once because there were as many as the system allows, and
             ``aborted.close_timeout`` for each that did not hang up in time.
         pages: what plain HTTP requests get.

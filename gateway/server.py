@@ -8,7 +8,7 @@ import logging
 import random
 import sys
 from collections import Counter
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from ..common import messages as op
@@ -18,7 +18,7 @@ from ..common.errors import ConfigError, Fenced, LinkError
 from ..common.ids import new_key
 from ..common.link import LEFT, Acceptor, Connector, Node, Peer
 from ..register.agent import Agent, link_settings
-from . import drain
+from . import credentials, drain
 from .buddies import Buddy, Wards
 from .core import Core
 from .dispatch import GIVEN_UP, Dispatch, Port
@@ -61,7 +61,9 @@ class Gateway:
         dispatch = Dispatch(choose, gateway.client_pending, gateway.event_buffer)
         dispatch.gave_up = self._gave_up
         self._dispatch = dispatch
-        self._core = Core(self._node.key, dispatch, encode, self.counters, monotonic)
+        self._core = Core(
+            self._node.key, dispatch, encode, self.counters, monotonic, wall=time, auth_timeout=gateway.auth_timeout
+        )
         self._core.fenced = self._fenced
         self._buddy = Buddy(
             self._node.key, self._core.known_clients, self._connect_buddy, self._let_buddy_go, self._loop.call_later
@@ -77,6 +79,7 @@ class Gateway:
         self._acceptor: Acceptor | None = None
         self._agent: Agent | None = None
         self._stopping = False
+        self._watch: asyncio.Handle | None = None
         #: Takes one message of a client: the rules themselves, as this is where the most happens.
         self.received = self._core.received
         self.closed = self._core.closed
@@ -93,6 +96,7 @@ class Gateway:
         link = config.link_address(self._node.name, self._node.key)
         self._acceptor = Acceptor(self._node, link_settings(config), _Links(self), link)
         await self._listener.start()
+        self._look_after()
         self._agent = Agent(
             self._node,
             link_settings(config),
@@ -112,6 +116,8 @@ class Gateway:
         await self._let_clients_go(config.reconnect_rate, config.drain_timeout)
         await self._listener.wait_closed(config.close_timeout)
         await self._listener.abort_clients()
+        if self._watch is not None:
+            self._watch.cancel()
         if not await self._dispatch_empty(config.drain_timeout):
             _log.warning("the gateway stops with events that were not handled: %d", self._core.unhandled)
         if self._agent is not None:
@@ -166,6 +172,7 @@ class Gateway:
             "workers": len(self._dispatch.workers),
             "redelivered": self._dispatch.redelivered,
             "misrouted": self._dispatch.misrouted,
+            "handshakes": len(self._core.admission),
             "mirrored": self._wards.clients,
             "stopping": self._stopping,
             **self._counts(),
@@ -176,13 +183,24 @@ class Gateway:
         links = (self._acceptor, *self._buddies.values(), self._agent)
         return sum((link.counters for link in links if link is not None), self.counters)
 
+    def _look_after(self) -> None:
+        """Look after the clients whose time is over."""
+        self._core.look_after()
+        self._watch = self._loop.call_later(credentials.TICK, self._look_after)
+
     # What the listener tells
 
-    def opened(self, connection: Connection, handshake: Handshake) -> Client:
-        """A client passed the handshake."""
-        path, query, headers, remote, listener, subprotocol = handshake
-        introduction = [path, query, remote, listener, subprotocol]
-        return self._core.opened(connection, introduction, [[name, value] for name, value in headers])
+    def arrived(self, connection: Connection, handshake: Handshake) -> Client | None:
+        """A client is in the handshake. Return it if a worker has to decide on it."""
+        return self._core.arrived(connection, *_said(handshake))
+
+    def gave_up(self, client: Client) -> None:
+        """A client did not wait for the decision, or waited for too long."""
+        self._core.admission.gave_up(client)
+
+    def opened(self, connection: Connection, handshake: Handshake, client: Client | None) -> Client:
+        """A client passed the handshake: one that had arrived, or one that no worker was asked about."""
+        return self._core.opened(connection, *_said(handshake), client)
 
     # What the links tell
 
@@ -203,7 +221,7 @@ class Gateway:
             self._wards.lost(peer.key, goodbye=reason == LEFT)
         port: Port | None = peer.owner_data
         if port is not None:
-            self._dispatch.lost(port)
+            self._core.lost(port)
             self._hook("worker_gone", peer.name, reason)
 
     def peer_received(self, peer: Peer, batch: list[Message]) -> None:
@@ -298,6 +316,12 @@ class _BuddyLinks:
     def lost(self, peer: Peer, reason: str) -> None:
         """The link is gone."""
         self._buddy.lost(peer.key)
+
+
+def _said(handshake: Handshake) -> tuple[list[Any], list[list[str]]]:
+    """Return introduction and headers, as they travel."""
+    path, query, headers, remote, listener, subprotocol = handshake
+    return [path, query, remote, listener, subprotocol], [[name, value] for name, value in headers]
 
 
 def page_url(listen: str) -> str:

@@ -12,15 +12,16 @@ import contextlib
 import logging
 import random
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from websockets.exceptions import ProtocolError
 from websockets.frames import Close
 from websockets.protocol import OPEN
 
 from ..common import reasons
+from .admission import RETRY_AFTER, UNDECIDED
 from .frames import Inbox, close_reason, encode
-from .handshake import Handshake, Opening, Terms, introduce
+from .handshake import MAX_REQUEST, Handshake, Opening, Terms, introduce
 from .keepalive import UNSET, KeepAlive, Wheel
 
 if TYPE_CHECKING:
@@ -49,8 +50,14 @@ _FAILURES: Final = {
 class Owner(Protocol):
     """Whoever the clients belong to: the rules of a gateway, or a recorder in a test. A client may be any object."""
 
-    def opened(self, connection: Connection, handshake: Handshake, /) -> Any:
-        """Return the client for a connection that was just accepted."""
+    def arrived(self, connection: Connection, handshake: Handshake, /) -> Any:
+        """Return None if the client may come, or else what it is called while it has to wait for ``connection.admit``."""
+
+    def gave_up(self, arrival: Any, /) -> None:
+        """Forget a client that had to wait and is gone, or waited for too long."""
+
+    def opened(self, connection: Connection, handshake: Handshake, arrival: Any, /) -> Any:
+        """Return the client for a connection that was just accepted; ``arrival`` is what it was called before, if it waited."""
 
     def received(self, client: Any, data: str | bytes, /) -> None:
         """Take one message of a client."""
@@ -77,12 +84,18 @@ class Shared:
         self.terms = terms
         self.now = now
         self.open_timeout = config.open_timeout
+        self.handshake_timeout = config.handshake_timeout
         self.close_timeout = config.close_timeout
         self.max_message = config.max_message
         self.client_buffer = config.client_buffer
         ping = encode(config.ping_data) if config.ping_data else b"\x89\x00"
         self.keepalive = KeepAlive(config.ping_interval, config.missed_pongs, ping)
-        shortest = min(config.open_timeout, config.close_timeout, config.ping_interval or config.open_timeout)
+        shortest = min(
+            config.open_timeout,
+            config.handshake_timeout,
+            config.close_timeout,
+            config.ping_interval or config.open_timeout,
+        )
         self.wheel: Wheel[Connection] = Wheel(min(0.1, shortest / 4))
         self.connections: set[Connection] = set()
         self.accepting = True
@@ -90,6 +103,14 @@ class Shared:
         self.received = owner.received  # bound once, not for each connection
         self.chance = random.random
         self.emptied: Callable[[], None] | None = None  # called when the last connection is gone
+
+
+class _Waiting(NamedTuple):
+    """A client whose handshake somebody has to decide on."""
+
+    arrival: Any
+    answer: Answer
+    handshake: Handshake
 
 
 def _ignore(frame: bytes) -> None:
@@ -109,6 +130,7 @@ class Connection(asyncio.Protocol):
         "_unanswered",
         "_unsent",
         "_url",
+        "_waiting",
         "client",
         "open",
         "plain",
@@ -129,6 +151,7 @@ class Connection(asyncio.Protocol):
         self._url = url
         self._received = shared.received
         self._opening: Opening | None = Opening(shared.terms)
+        self._waiting: _Waiting | None = None
         self._inbox: Inbox | None = None
         self._transport: asyncio.Transport
         self._paused = False
@@ -159,6 +182,22 @@ class Connection(asyncio.Protocol):
                 else:
                     protocol.send_binary(data)
                 self._flush()
+
+    def admit(self, subprotocol: str | None) -> None:
+        """Open it: it waited for that."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and self._opening is not None:
+            arrival, answer, handshake = waiting
+            if subprotocol is not None:
+                answer = self._opening.agree(answer, subprotocol)
+                handshake = handshake._replace(subprotocol=subprotocol)
+            self._accept(answer, handshake, arrival)
+
+    def refuse(self, status: int, why: str, retry_after: int | None = None, cause: str = "denied") -> None:
+        """Do not open it: answer with an HTTP status and a reason."""
+        self._waiting = None
+        if self._opening is not None:
+            self._refuse(self._opening.refuse(status, why, retry_after, cause))
 
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake. A reason that is too long is cut; a code that may not be sent becomes 1000."""
@@ -234,7 +273,9 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Take note that the client sends nothing more. The transport then closes itself when all is written."""
         if self._opening is not None:
-            if self._opening.begun:
+            if self._waiting is not None:
+                self._give_up_waiting()
+            elif self._opening.begun:
                 self._refuse(self._opening.refuse(HTTPStatus.BAD_REQUEST, "the request ends too early"))
             self._opening = None
         elif self.open:
@@ -245,6 +286,7 @@ class Connection(asyncio.Protocol):
         shared = self._shared
         if self.open:
             self._leave(1006, "")
+        self._give_up_waiting()
         self._opening = None
         self.write = _ignore
         shared.wheel.cancel(self)
@@ -267,6 +309,9 @@ class Connection(asyncio.Protocol):
         """Do what the wheel's time has come for: give up a handshake, ping, or stop waiting for the peer to hang up."""
         if self.open:
             self._ping()
+        elif self._waiting is not None:
+            self._give_up_waiting()
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "nobody decided in time", RETRY_AFTER, UNDECIDED)
         elif self._opening is not None:
             self._shared.counters["closed." + reasons.OPEN_TIMEOUT.name] += 1
             self._answer(self._opening.refuse(HTTPStatus.REQUEST_TIMEOUT, reasons.OPEN_TIMEOUT.text))
@@ -278,17 +323,34 @@ class Connection(asyncio.Protocol):
     def _open_with(self, data: bytes) -> None:
         if self._opening is None:  # refused: whatever comes is not read
             return
+        if self._waiting is not None:  # it should wait, too: RFC 6455, section 4.1
+            accepted = self._waiting.answer
+            self._waiting = self._waiting._replace(answer=accepted._replace(rest=accepted.rest + data))
+            if len(accepted.rest) > MAX_REQUEST:
+                self._give_up_waiting()
+                self._refuse(self._opening.refuse(HTTPStatus.BAD_REQUEST, "too much before the answer"))
+            return
         answer = self._opening.feed(data)
         if answer is None:
             return
         if answer.request is None:
             self._refuse(answer)
-        else:
-            self._accept(answer)
-            if answer.rest and self.open:
-                self.data_received(answer.rest)
+            return
+        shared = self._shared
+        handshake = introduce(answer, _remote(self._transport), self._url)
+        arrival = shared.owner.arrived(self, handshake)
+        if arrival is None:
+            self._accept(answer, handshake, None)
+        elif self._opening is not None:  # else it was refused at once
+            self._waiting = _Waiting(arrival, answer, handshake)
+            shared.wheel.set(self, shared.now() + shared.handshake_timeout)
 
-    def _accept(self, answer: Answer) -> None:
+    def _give_up_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._shared.owner.gave_up(waiting.arrival)
+
+    def _accept(self, answer: Answer, handshake: Handshake, arrival: Any) -> None:
         shared = self._shared
         transport = self._transport
         self._opening = None
@@ -301,11 +363,13 @@ class Connection(asyncio.Protocol):
             shared.wheel.set(self, shared.now() + shared.keepalive.first(shared.chance()))
         else:
             shared.wheel.cancel(self)
-        client = shared.owner.opened(self, introduce(answer, _remote(transport), self._url))
+        client = shared.owner.opened(self, handshake, arrival)
         self.client = client
         if not self.open:  # closed while it was opened, and nobody could be told yet
             sent = self._protocol.close_sent or Close(1006, "")
             shared.owner.closed(client, int(sent.code), sent.reason)
+        elif answer.rest:
+            self.data_received(answer.rest)
 
     def _refuse(self, answer: Answer) -> None:
         if answer.status >= HTTPStatus.BAD_REQUEST and answer.status != HTTPStatus.NOT_FOUND:

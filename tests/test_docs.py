@@ -36,7 +36,7 @@ def run(page: str) -> dict[str, Any]:
 def test_the_examples_of_handlers_are_handlers() -> None:
     app = run("handlers.md")["app"]
 
-    assert {kind for kind in KINDS if app.functions(kind)} == {"connect", "message", "error"}
+    assert {kind for kind in KINDS if app.functions(kind)} == {"handshake", "connect", "message", "error"}
     assert [(timer.seconds, timer.once) for timer in app.timers()] == [(60, False), (1, True)]
 
 
@@ -50,7 +50,7 @@ def test_the_examples_of_the_api_run(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.parametrize("cls", [App, Client, Request, Group, Uid, Cluster, BlockingCluster])
 def test_every_public_call_and_attribute_is_described(cls: type) -> None:
     internal = {
-        App: {"family", "functions", "handler", "timers", "run_by"},
+        App: {"family", "decide", "functions", "handler", "timers", "run_by"},
         Client: {
             *("busy", "gateway", "mailbox", "number", "source"),
             *("learn", "rebind", "replace_session", "request", "restore", "saved", "session_change", "update_session"),

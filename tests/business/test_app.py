@@ -37,7 +37,7 @@ def test_an_object_brings_its_methods() -> None:
 
 
 def test_an_object_without_handlers_is_a_mistake() -> None:
-    with pytest.raises(AppError, match=r"none of the methods on_start, on_connect, .*on_stop"):
+    with pytest.raises(AppError, match=r"none of the methods on_start, on_handshake, on_connect, .*on_stop"):
         App(object())
 
 
@@ -114,7 +114,7 @@ def test_a_method_that_looks_like_a_handler_and_is_none_is_told() -> None:
 
         def on_conect(self, client: Client, request: object) -> None: ...
 
-    with pytest.raises(AppError, match=r"on_conect is none of on_start, on_connect"):
+    with pytest.raises(AppError, match=r"on_conect is none of on_start, on_handshake, on_connect"):
         App(Chat())
 
 

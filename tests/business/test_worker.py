@@ -42,8 +42,9 @@ async def test_start_handlers_command_and_ask(house: House) -> None:
     async def greet() -> None:
         app.send_to_all(f"{await app.get_all_client_id_count()} there")
 
+    await house.work(App())
     async with house.client() as client:
-        await house.work(app)
+        await house.work(app, "worker-2")
 
         assert await client.recv() == "1 there"
 

@@ -43,11 +43,21 @@ class Recorder:
         self.visitors: list[Visitor] = []
         self.messages: list[str | bytes] = []
         self.closed_with: list[tuple[int, str]] = []
+        self.waiting: list[Connection] = []  # those that a test lets wait in the handshake
+        self.lost: list[object] = []  # those that gave up in the handshake
+        self.on_arrival: Callable[[Connection, Handshake], object] = lambda connection, handshake: None
         self.on_open: Callable[[Visitor], None] = lambda visitor: None
         self.on_message: Callable[[Visitor, str | bytes], None] = lambda visitor, data: None
         self._changed = asyncio.Event()
 
-    def opened(self, connection: Connection, handshake: Handshake) -> Visitor:
+    def arrived(self, connection: Connection, handshake: Handshake) -> object:
+        return self.on_arrival(connection, handshake)
+
+    def gave_up(self, arrival: object) -> None:
+        self.lost.append(arrival)
+        self._changed.set()
+
+    def opened(self, connection: Connection, handshake: Handshake, arrival: object) -> Visitor:
         visitor = Visitor(connection, handshake)
         self.visitors.append(visitor)
         self.on_open(visitor)

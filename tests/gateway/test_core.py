@@ -119,7 +119,7 @@ class House:
     def join(self, name: str = "worker-1", credit: int = 1000) -> Staff:
         asker = Asker()
         staff = Staff(self, asker, Port(name, f"key of {name}", 0, asker.send))
-        staff.do([op.TAKE, credit])
+        staff.do([op.TAKE, credit, False])
         return staff
 
     def do(self, *batch: Message) -> None:
@@ -578,7 +578,7 @@ def test_a_worker_gets_events_once_it_takes_them_and_no_more_than_it_takes() -> 
     worker.do([op.QUERY, 1, int(Ask.SYNC), None])
 
     assert asker.events == []
-    worker.do([op.TAKE, 1])
+    worker.do([op.TAKE, 1, False])
     assert worker.kinds == [(op.CONNECT, 1)]
     worker.do([op.ACK, 1])
     assert worker.kinds == [(op.CONNECT, 1), (op.MESSAGE, 2)]
@@ -608,13 +608,13 @@ def test_commands_of_a_batch_take_effect_before_the_events_after_its_ack() -> No
     assert worker.asker.events[-1][4] == [1, "ann", wire.pack({}), None, False]
 
 
-@pytest.mark.parametrize("message", [[op.ACK, 1], [op.ACK], [op.DRAIN], [op.TAKE, 10]])
+@pytest.mark.parametrize("message", [[op.ACK, 1], [op.ACK], [op.DRAIN], [op.TAKE, 10, False]])
 def test_a_caller_is_no_worker(message: Message) -> None:
     with pytest.raises(LinkError, match="is no worker"):
         House().do(message)
 
 
-@pytest.mark.parametrize("message", [[op.TAKE, 5], [op.ACK, 2], [op.ACK, 1, 1], [op.ACK, "1"], [op.ACK, [1]]])
+@pytest.mark.parametrize("message", [[op.TAKE, 5, False], [op.ACK, 2], [op.ACK, 1, 1], [op.ACK, "1"], [op.ACK, [1]]])
 def test_a_worker_cannot_say_what_is_not_so(message: Message) -> None:
     house = House()
     worker = house.join()
@@ -632,15 +632,15 @@ def test_a_worker_takes_events_once() -> None:
     house = House()
     idle, leaver = house.join("a"), house.join("b")
     leaver.do([op.DRAIN])
-    leaver.do([op.TAKE, 5])  # it changed its mind, with nothing outstanding
+    leaver.do([op.TAKE, 5, False])  # it changed its mind, with nothing outstanding
 
     with pytest.raises(LinkError, match="does so already"):
-        idle.do([op.TAKE, 5])
+        idle.do([op.TAKE, 5, False])
     house.dispatch.lost(idle.port)
     house.open()
     leaver.do([op.DRAIN])
     with pytest.raises(LinkError, match="does so already"):
-        leaver.do([op.TAKE, 5])
+        leaver.do([op.TAKE, 5, False])
 
 
 @pytest.mark.parametrize("credit", [0, -1, "5", None, 1.5])
@@ -759,7 +759,7 @@ BAD: list[Message] = [
     *with_each([op.TURN, "event", 1, []], 1, None, 5, b"event", ["event"]),
     *with_each([op.TURN, "event", 1, []], 2, None, "1", 1.0, True),
     *with_each([op.TURN, "event", 1, []], 3, None, 5, {}, [5], [[]], [[[]]], [[op.UNGROUP]], [[op.UNGROUP, 5]]),
-    *with_each([op.TURN, "event", 1, []], 3, [[None]], [[{}]], [[op.ACK, 1]], [[op.TAKE, 5]], [[op.DRAIN]]),
+    *with_each([op.TURN, "event", 1, []], 3, [[None]], [[{}]], [[op.ACK, 1]], [[op.TAKE, 5, False]], [[op.DRAIN]]),
     *with_each([op.TURN, "event", 1, []], 3, [[op.TURN, "e", 1, []]], [[op.QUERY, 1, int(Ask.ONLINE), CLIENT]]),
     [op.ANSWER, 1, 2],
     [op.MESSAGE, 1, CLIENT, 1, None, "hi"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from gatecrew.common import reasons
+from gatecrew.gateway.handshake import MAX_REQUEST
 from gatecrew.gateway.pages import Pages
 from gatecrew.gateway.websocket import Connection, encode
 from websockets.asyncio.client import ClientConnection, connect
@@ -21,6 +22,8 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 if TYPE_CHECKING:
+    from gatecrew.gateway.handshake import Handshake
+
     from .conftest import Serve, Served, Visitor
 
 PAGES = Pages({"index.html": b"home", "big.bin": b"x" * (12 << 20)})
@@ -668,3 +671,88 @@ async def test_small_frames_are_sent_at_once(serve: Serve) -> None:
         sock = connection._transport.get_extra_info("socket")
 
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# A handshake that somebody has to decide on
+
+
+async def waiting(served: Served, rest: bytes = b"") -> Raw:
+    """Return a client that waits at the door."""
+    arrived = asyncio.Event()
+
+    def wait(connection: Connection, handshake: Handshake) -> object:
+        served.owner.waiting.append(connection)
+        arrived.set()
+        return connection
+
+    served.owner.on_arrival = wait
+    client = Raw(*await served.raw())
+    client.writer.write(request(served.url) + rest)
+    await arrived.wait()
+    return client
+
+
+async def test_a_client_waits_at_the_door_and_what_it_says_meanwhile_is_kept(serve: Serve) -> None:
+    async with serve(open_timeout=0.05) as served:  # the time for the handshake itself does not count any more
+        client = await waiting(served, Frame(TEXT, b"one").serialize(mask=True))
+        client.send(TEXT, b"two")
+        await asyncio.sleep(0.1)
+        assert served.owner.visitors == []
+
+        served.owner.waiting[0].admit(None)
+
+        await served.owner.until(lambda: len(served.owner.messages) == 2)
+        assert served.owner.messages == ["one", "two"]
+        client.hang_up()
+
+
+async def test_a_client_is_refused_at_the_door(serve: Serve) -> None:
+    async with serve() as served:
+        client = await waiting(served)
+
+        served.owner.waiting[0].refuse(401, "who are you", 5)
+        served.owner.waiting[0].admit(None)
+
+        response = await client.ended()
+        assert response.startswith(b"HTTP/1.1 401 ")
+        assert b"\r\nRetry-After: 5\r\n" in response
+        assert b"\r\nWWW-Authenticate: Bearer\r\n" in response
+        assert served.counters["handshake.denied"] == served.counters["handshake.refused"] == 1
+        assert served.owner.visitors == served.owner.lost == []
+        client.hang_up()
+
+
+@pytest.mark.parametrize("how", ["reset", "half"])
+async def test_a_client_that_hangs_up_at_the_door_is_forgotten(serve: Serve, how: str) -> None:
+    async with serve() as served:
+        client = await waiting(served)
+        if how == "reset":
+            client.writer.transport.abort()
+        else:
+            client.writer.write_eof()
+
+        await served.owner.until(lambda: served.owner.lost == served.owner.waiting)
+        served.owner.waiting[0].admit(None)
+
+        assert served.owner.visitors == []
+        client.hang_up()
+
+
+async def test_who_is_not_decided_on_in_time_is_turned_away(serve: Serve) -> None:
+    async with serve(handshake_timeout=0.05) as served:
+        client = await waiting(served)
+
+        assert (await client.ended()).startswith(b"HTTP/1.1 503 ")
+        assert served.owner.lost == served.owner.waiting
+        assert served.counters["handshake.undecided"] == 1
+        client.hang_up()
+
+
+async def test_who_says_too_much_at_the_door_is_turned_away(serve: Serve) -> None:
+    async with serve() as served:
+        client = await waiting(served)
+        client.writer.write(bytes(3 * MAX_REQUEST))
+
+        assert (await client.ended()).startswith(b"HTTP/1.1 400 ")
+        assert served.owner.lost == served.owner.waiting
+        client.hang_up()
