@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench chaos lock clean
+.PHONY: help demo test lint types check bench chaos soak lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1#\2/p' Makefile | while IFS='#' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
@@ -37,6 +37,9 @@ bench: .venv/.development  ## measure against a bare server; needs a C compiler
 
 chaos: .venv/.development  ## break a cluster under load, again and again; ARGS="--only reloads --count 9" is a part
 	$(BIN)/python -m gatecrew.benchmarks.chaos $(ARGS)
+
+soak: .venv/.development  ## simulate clusters under faults, each from a new seed; ARGS="--seconds 3600" for an hour
+	$(BIN)/python -m gatecrew.tests.sim.soak $(ARGS)
 
 lock: .venv/bin/uv  ## write uv.lock anew after a change of the dependencies in pyproject.toml
 	$(BIN)/uv lock

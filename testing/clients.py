@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from .network import Pipe
+from .network import Pipe, lose_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ class Guest:
         self.closed: tuple[int, str] | None = None  #: code and reason, once it is closed; 1006 if without a close frame
         self.received: list[str | bytes] = []  #: all messages that came so far
         self._loop = loop
-        chance = world.chance(f"client {number}")
+        self._chance = chance = world.chance(f"client {number}")
         self._up = Pipe(world, chance, self._to_gateway)
         self._down = Pipe(world, chance, self._from_gateway)
         self._transport: _Transport | None = None
@@ -144,7 +144,7 @@ class Guest:
 
     def lose(self) -> None:
         """Lose its gateway."""
-        self._down.lose_some()
+        lose_some([self._down], self._chance)
         self._down.send(_EOF)
 
     async def _until(self, true: Callable[[], bool], else_: str, timeout: float) -> None:

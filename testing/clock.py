@@ -64,6 +64,8 @@ class World:
         self.random = self.chance("world")
         self.failures: list[str] = []  #: of callbacks and tasks that nobody waited for
         self.callbacks = 0  #: that were run
+        self.delay = (0.0001, 0.003)  #: seconds that whatever is sent is on its way: from, to
+        self.sent = 0  #: how much was sent
         self._ready: deque[tuple[Loop, asyncio.Handle]] = deque()
         self._timers: list[tuple[float, int, Loop | None, Any]] = []  # a callable if it is of no process, else a handle
         self._counter = 0
@@ -115,9 +117,9 @@ class World:
         with _no_loop(), self._seeded():
             for loop in self._loops:
                 loop.go_on()
-                loop.start(loop.unwind())
+            unwinding = [loop.start(loop.unwind()) for loop in self._loops]
             until = self.now + UNWIND
-            while self.now < until and any(asyncio.all_tasks(loop) for loop in self._loops):
+            while self.now < until and not all(task.done() for task in unwinding):
                 self._turn()
         for loop in self._loops:
             loop.close()
@@ -283,8 +285,11 @@ class Loop(asyncio.BaseEventLoop):
         """End all tasks."""
         if self.at_end is not None:
             await self.at_end()
-        for task in asyncio.all_tasks(self) - {asyncio.current_task()}:
+        tasks = asyncio.all_tasks(self) - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     # The loop
 

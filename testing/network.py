@@ -10,6 +10,7 @@ import errno
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import zmq
@@ -17,13 +18,13 @@ import zmq
 from .clock import Loop, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from .clock import World
 
-DELAY: Final = (0.0001, 0.003)  #: seconds on the way, from and to
 SPIKE: Final = 0.05  #: of what is sent, so much takes ten times as long
+LOST: Final = inf  # in the place of that number: it does not arrive
 REDIAL: Final = (0.05, 0.1)  #: seconds between attempts to connect
 
 
@@ -40,36 +41,44 @@ class Pipe:
         self._world = world
         self._chance = chance
         self._deliver = deliver
-        self._under_way: deque[tuple[bool, Any]] = deque()  # whether it will arrive, and what
+        self._under_way: deque[tuple[float, Any]] = (
+            deque()
+        )  # the how manieth it was of all that was sent, or LOST, and what
         self._last = 0.0
         self.deaf = False  #: whether it loses all that is sent
 
     @property
-    def size(self) -> int:
-        """How many items are under way."""
-        return len(self._under_way)
+    def under_way(self) -> list[float]:
+        """Of the items that are under way, the how manieth each was of all that was ever sent."""
+        return [sent for sent, _ in self._under_way if sent != LOST]
 
     def send(self, item: Any) -> None:
         """Let something go on its way."""
-        delay = self._chance.uniform(*DELAY)
+        delay = self._chance.uniform(*self._world.delay)
         if self._chance.random() < SPIKE:
             delay *= 10
         self._last = max(self._last, self._world.now + delay)
-        self._under_way.append((not self.deaf, item))
+        self._world.sent += 1
+        self._under_way.append((LOST if self.deaf else self._world.sent, item))
         self._world.at(self._last, self._arrive)
 
-    def lose(self, keep: int = 0) -> None:
-        """Lose what is under way, but for the first so many."""
-        self._under_way = deque((arrives and at < keep, item) for at, (arrives, item) in enumerate(self._under_way))
-
-    def lose_some(self) -> None:
-        """Lose what is under way from some point on: the sender died."""
-        self.lose(self._chance.randint(0, len(self._under_way)))
+    def lose(self, since: float = -inf) -> None:
+        """Lose what is under way, or only what was sent from then on."""
+        self._under_way = deque((LOST if sent >= since else sent, item) for sent, item in self._under_way)
 
     def _arrive(self) -> None:
-        arrives, item = self._under_way.popleft()
-        if arrives:
+        sent, item = self._under_way.popleft()
+        if sent != LOST:
             self._deliver(item)
+
+
+def lose_some(pipes: Sequence[Pipe], chance: Random) -> None:
+    """Lose what one process sent last, over all its pipes: it dies, and what it had not handed to the system dies with it."""
+    moments = sorted({sent for pipe in pipes for sent in pipe.under_way})
+    if moments:
+        since = chance.choice([*moments, inf])
+        for pipe in pipes:
+            pipe.lose(since)
 
 
 class Connection:
@@ -152,10 +161,15 @@ class Network:
         return frozenset((one, other)) in self._cut
 
     def vanish(self, loop: Loop) -> None:
-        """Let all sockets of a process disappear, and with them a part of what they sent last."""
-        for socket in [found for found in self._sockets if found.loop is loop]:
-            for connection in socket.connections():
-                (connection.up if connection.dealer is socket else connection.down).lose_some()
+        """Let all sockets of a process disappear, and with them what it sent last, from some moment on."""
+        sockets = [socket for socket in self._sockets if socket.loop is loop]
+        pipes = [
+            connection.up if connection.dealer is socket else connection.down
+            for socket in sockets
+            for connection in socket.connections()
+        ]
+        lose_some(pipes, self.chance_of(f"{loop.name}/end"))
+        for socket in sockets:
             socket.close()
 
     def forget(self, socket: Socket) -> None:
@@ -167,7 +181,7 @@ class Network:
     def dial(self, dealer: Socket) -> None:
         """Connect a socket, now or when it is possible."""
         chance = self.chance_of(f"{dealer.loop.name}/dial")
-        self.world.at(self.world.now + chance.uniform(*DELAY), partial(self._dialled, dealer, dealer.dials))
+        self.world.at(self.world.now + chance.uniform(*self.world.delay), partial(self._dialled, dealer, dealer.dials))
 
     def break_(self, connection: Connection) -> None:
         """End a connection. What is under way still arrives, unless it was lost before."""

@@ -26,7 +26,7 @@ from ..gateway.server import Gateway
 from ..register.agent import link_settings
 from ..register.server import Register
 from .clients import Guest
-from .clock import State, World, current_loop
+from .clock import World, current_loop
 from .network import Network
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 
-LOOK_EVERY: Final = 0.005  #: virtual seconds between looks at what is waited for
+LOOK_EVERY: Final = 0.02  #: virtual seconds between looks at what is waited for
 
 
 class Simulation:
@@ -348,7 +348,7 @@ class Process:
                 self.ready = True
                 await self._leave.wait()
             finally:
-                if self.loop.state is not State.DEAD:
+                if not self.ended:
                     await self.service.stop()
         except GatecrewError as error:
             self.error = error
