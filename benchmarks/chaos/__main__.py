@@ -85,15 +85,13 @@ def main() -> int:
     chosen = options()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends what it started
-    rows, words = [], []
+    rows = []
     for name in chosen.only:
         start = monotonic()
         row, said = uvloop.run(run(name, chosen))
-        print(f"{name}: {row[-1]} after {monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        print(f"{name}: {row[-1]} after {monotonic() - start:.0f} s", *said, sep="\n", file=sys.stderr, flush=True)
         rows.append(row)
-        words += said
     print(table(rows))
-    print(*words, sep="\n")
     return int(any(row[-1] == "FAIL" for row in rows))
 
 
