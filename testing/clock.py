@@ -150,8 +150,7 @@ class World:
                 ready.append(self._called.popleft())
         if not ready and not self._jump():
             return
-        now = self.now
-        while timers and timers[0][0] <= now:
+        while timers and timers[0][0] <= self.now:
             _, _, loop, what = heapq.heappop(timers)
             if loop is None:
                 what()
