@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .business.handshake import Accept as Accept
     from .business.handshake import Refuse as Refuse
     from .business.handshake import Token as Token
+    from .business.jwt import JwtAuth as JwtAuth
     from .business.storage import Entry as Entry
     from .business.storage import History as History
     from .business.storage import HistoryError as HistoryError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .common.errors import ListenError as ListenError
     from .common.errors import PartialAnswer as PartialAnswer
     from .common.errors import QueryError as QueryError
+    from .common.errors import TokenError as TokenError
     from .common.errors import TurnDropped as TurnDropped
     from .common.errors import Unreachable as Unreachable
 
@@ -45,6 +47,7 @@ _HOMES: Final = {
     "business.client": ("Client", "ClientHandle", "Group", "Request", "Uid"),
     "business.cluster": ("Cluster",),
     "business.handshake": ("Accept", "Refuse", "Token"),
+    "business.jwt": ("JwtAuth",),
     "business.storage": ("Entry", "History", "HistoryError", "Page", "Position"),
     "common.errors": (
         "AppError",
@@ -55,6 +58,7 @@ _HOMES: Final = {
         "ListenError",
         "PartialAnswer",
         "QueryError",
+        "TokenError",
         "TurnDropped",
         "Unreachable",
     ),

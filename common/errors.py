@@ -50,6 +50,10 @@ class TurnDropped(GatecrewError):
     """A handler that was given up goes on recording commands; they would not be sent."""
 
 
+class TokenError(GatecrewError):
+    """A token that nobody is let in by."""
+
+
 class QueryError(GatecrewError):
     """A question that got no answer."""
 

@@ -33,7 +33,8 @@ def run(page: str) -> dict[str, Any]:
     return names
 
 
-def test_the_examples_of_handlers_are_handlers() -> None:
+def test_the_examples_of_handlers_are_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "printed by openssl rand -hex 32, as it were")
     app = run("handlers.md")["app"]
 
     assert {kind for kind in KINDS if app.functions(kind)} == {"handshake", "connect", "message", "error"}
