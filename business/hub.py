@@ -38,7 +38,7 @@ T = TypeVar("T")
 class Gateway:
     """One gateway, as a worker or caller sees it, from when it joined until it left."""
 
-    __slots__ = ("acks", "clients", "connector", "full", "gone", "key", "late", "name", "peer", "size")
+    __slots__ = ("acks", "clients", "connector", "cut", "full", "gone", "key", "late", "name", "peer", "size")
 
     def __init__(self, name: str, key: str) -> None:
         self.name = name
@@ -46,6 +46,7 @@ class Gateway:
         self.connector: Connector
         self.peer: Peer
         self.full = False  # it does not keep up with what it is sent: none of its events is handled for now
+        self.cut = False  # the last link ended though this process did not hang
         self.gone = False  # the registers know nothing of it any more
         self.late: list[Message] = []  # commands that leave with the acks
         self.acks: list[int] = []
@@ -335,11 +336,14 @@ class Hub:
             _log.info("%s left", gateway)
         else:
             _log.info("lost %s: %s", gateway, reason)
-            # they go first when there is a link again; all else is void with this one
-            peer.out = [message for message in peer.unsure if message[0] == op.TURN]
+            # They go first when there is a link again. All else is void with this one, as is what belongs to events of
+            # this gateway's own clients: it gives them to somebody again, in their order.
+            own = gateway.key
+            peer.out = [message for message in peer.unsure if message[0] == op.TURN and not message[1].startswith(own)]
             peer.waiting = sum(len(wire.pack(message)) for message in peer.out)
         gateway.late, gateway.acks, gateway.size = [], [], 0
         gateway.full = False
+        gateway.cut = not gateway.connector.stalled
         if self._listener is not None:
             self._listener.lost(gateway)
         gateway.clients = {}

@@ -197,6 +197,8 @@ class Worker:
         assert app is not None, "it has started"
         for revoked in self._hub.revocations.all(time()):
             gateway.peer.send([op.REVOKE, *revoked])
+        if gateway.cut:
+            gateway.peer.send([op.CUT])
         gateway.peer.send([op.TAKE, self._config.worker.credit, bool(app.functions("handshake"))])
 
     # What the app needs

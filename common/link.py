@@ -18,6 +18,7 @@ import socket
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard, TypeVar
 
@@ -185,6 +186,7 @@ class _Link:
         self._will_read = False
         self._tick_every = settings.probe_interval / 5
         self._ticked = self.loop.time()
+        self._stalled_at = -inf
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -250,11 +252,14 @@ class _Link:
         now = self.loop.time()
         late = now - self._ticked - self._tick_every
         self._ticked = now
+        stalled = late > self.settings.probe_interval
+        if stalled:
+            self._stalled_at = now
         for peer in self._peers():
             lane = peer.lane
             if lane is None:
                 continue
-            if late > self.settings.probe_interval:  # this process did not listen: stopped, or busy in a handler
+            if stalled:
                 lane.forgive(late, now)
             if lane.dead(now):
                 self.counters["link.silent"] += 1
@@ -264,6 +269,14 @@ class _Link:
             if due is not None:
                 self.transmit(peer, due)
         self._tick(now)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether this process itself did not listen for a while just now: it was stopped, or busy in a handler."""
+        now = self.loop.time()
+        settings = self.settings
+        since = now - self._ticked - self._tick_every
+        return since > settings.probe_interval or now - self._stalled_at < settings.dead_after
 
     def _tick(self, now: float) -> None:
         """Do what else is due."""

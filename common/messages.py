@@ -62,6 +62,7 @@ TOKEN: Final = 36  #: [client, token]: it goes by this token from now on
 #: [what ("uid" or "id"), value, since or None, until or seconds]: tokens of this uid that were issued up to `since`, or the token
 #: with this id, are good for nothing any more. With None, since now, and to be remembered for so many seconds.
 REVOKE: Final = 37
+CUT: Final = 38  #: []: the last link between us ended though I did not hang: I was cut off
 
 # Member -> register. A member is [role, name, key, address, meta].
 ANNOUNCE: Final = 48  #: [role, name, key, address, meta, stats]: also renews the lease

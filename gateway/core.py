@@ -141,6 +141,7 @@ class Core:
             op.REVOKE: (5, self._revoke),
             op.DRAIN: (1, self._drain),
             op.FENCE: (2, self._fence),
+            op.CUT: (1, self._cut),
         }
 
     @property
@@ -303,6 +304,10 @@ class Core:
             port.send([op.REVOKED, *revoked])
         self.dispatch.joined(port)
         self.admission.joined(port, decides=bool(decides))
+
+    def _cut(self, _: Message, port: Port | None) -> None:
+        if port is not None:
+            self.dispatch.cut(port.key)
 
     def _drain(self, _: Message, port: Port | None) -> None:
         if port is None:

@@ -9,7 +9,7 @@ Rules:
   with its old worker; what comes meanwhile is held.
 * An event may be what kills workers. The first event of a client that was with two that were lost is a *suspect*: a worker has one
   of these at a time, so that it shows which it is. One that was with four is given up, and the client's later events go on. A
-  worker that comes back was only cut off, and does not count.
+  worker that was only cut off does not count.
 * A client with too many events here, or any client while all events together are too many, is not read from.
 """
 
@@ -151,9 +151,6 @@ class Dispatch:
 
     def joined(self, port: Port) -> None:
         """A worker takes events from now on, also such as wait for others."""
-        for keys in self._tried.values():
-            if port.key in keys:  # it was cut off, and did not die of the event
-                keys.remove(port.key)
         others = self.workers
         self.workers = (*others, port)
         self._generation += 1
@@ -162,6 +159,12 @@ class Dispatch:
             self._settle(client)
         for other in others:
             self._recall(other)
+
+    def cut(self, key: str) -> None:
+        """The worker with this key was lost because it was cut off: it did not die of what it had."""
+        for keys in self._tried.values():
+            if key in keys:
+                keys.remove(key)
 
     def draining(self, port: Port) -> None:
         """A worker takes no new events; it will acknowledge those that it has."""

@@ -715,11 +715,40 @@ class TestSuspects:
             house.lose(house.join(f"worker-{number}"))
         worker = house.join("worker")
         house.ack(worker)
-        assert client.tries == 0
+        assert client.lost_with is None
         house.lose(worker)
 
         assert house.given_up == []
-        assert client.tries == 1
+        assert client.lost_with == [worker.port.key]
+
+    def test_a_worker_that_was_only_cut_off_does_not_count(self) -> None:
+        house = House()
+        house.say(house.client())
+        for number in range(9):
+            worker = house.join(f"worker-{number}")
+            house.lose(worker)
+            house.dispatch.cut(worker.port.key)
+        worker = house.join("worker")
+        house.ack(worker)
+
+        assert house.given_up == []
+        assert house.is_empty()
+
+    def test_a_suspect_whose_workers_were_only_cut_off_holds_up_nobody(self) -> None:
+        house = House()
+        suspects = [house.client(), house.client()]
+        for client in suspects:
+            house.say(client)
+        lost = [house.join(f"worker-{number}") for number in range(3)]
+        for worker in lost:
+            house.lose(worker)
+        worker = house.join("worker")
+        for other in lost:
+            house.dispatch.cut(other.port.key)
+        house.ack(worker)
+        house.ack(worker)
+
+        assert house.is_empty()
 
 
 class EventsArriveOnceInOrderWhateverWorkersDo(RuleBasedStateMachine):
