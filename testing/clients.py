@@ -220,9 +220,10 @@ class Guest:
 
     def _send(self, opcode: int, data: bytes) -> None:
         size = len(data)
-        length = bytes([128 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-        if size > 65535:
-            length = b"\xff" + size.to_bytes(8, "big")
+        if size < 126:
+            length = bytes([128 | size])
+        else:
+            length = b"\xfe" + size.to_bytes(2, "big") if size < 65536 else b"\xff" + size.to_bytes(8, "big")
         self._up.send(bytes([128 | opcode]) + length + b"\0\0\0\0" + data)  # masked by zeros: data as it is
 
     def _end(self, code: int, reason: str) -> None:

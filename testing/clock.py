@@ -96,7 +96,7 @@ class World:
             Stuck: if it never will be.
             Failed: if something fails meanwhile of which nobody else hears.
         """
-        with _no_loop(), self._seeded():
+        with self._seeded():
             while not main.done() and not self.failures:
                 self._turn()
         self.check()
@@ -114,7 +114,7 @@ class World:
     def close(self) -> None:
         """End everything: cancel what still runs, in the dead processes too, and close the loops."""
         failed = len(self.failures)
-        with _no_loop(), self._seeded():
+        with self._seeded():
             for loop in self._loops:
                 loop.go_on()
             unwinding = [loop.start(loop.unwind()) for loop in self._loops]
@@ -213,6 +213,7 @@ class World:
                 yield
         finally:
             random.setstate(before)
+            asyncio._set_running_loop(None)
 
     def _chance_of_the_running(self) -> random.Random:
         loop = asyncio._get_running_loop()  # get_running_loop raises where there is none, as in threads
@@ -352,18 +353,3 @@ class Loop(asyncio.BaseEventLoop):
 def _failure(name: str, context: dict[str, Any]) -> str:
     error = context.get("exception")
     return f"{name}: {context['message']}" + (f": {type(error).__name__}: {error}" if error is not None else "")
-
-
-@contextlib.contextmanager
-def _no_loop() -> Iterator[None]:
-    """See that no other loop runs in this thread.
-
-    Raises:
-        RuntimeError: if one does.
-    """
-    if asyncio._get_running_loop() is not None:
-        raise RuntimeError("a simulation has loops of its own: call it from a plain function, not from an async one")
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(None)

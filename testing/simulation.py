@@ -98,8 +98,7 @@ class Simulation:
             *(f"gateway-{number + 1}" for number in range(gateways)),
             *(f"worker-{number + 1}" for number in range(workers)),
         ]
-        self._loop = self.world.loop("test")
-        self._loop.zmq_socket = partial(self.network.socket, self._loop)
+        self._loop: Loop  # of the test
         self._all: list[Process] = []
 
     def run(self, test: Callable[[Simulation], Coroutine[Any, Any, T]]) -> T:
@@ -107,7 +106,14 @@ class Simulation:
 
         Raises:
             Failed: if something failed of which the test did not hear.
+            RuntimeError: if it is called from an async function.
         """
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError(
+                "a simulation has loops of its own: call it from a plain function, not from an async one"
+            )
+        self._loop = self.world.loop("test")
+        self._loop.zmq_socket = partial(self.network.socket, self._loop)
         path = sys.path[:]
         try:
             result = self.world.run(self._loop.start(self._run(test)))

@@ -41,6 +41,10 @@ def test_the_examples_of_handlers_are_handlers(monkeypatch: pytest.MonkeyPatch) 
     assert [(timer.seconds, timer.once) for timer in app.timers()] == [(60, False), (1, True)]
 
 
+def test_the_example_of_a_test_passes() -> None:
+    run("testing.md")["test_the_lobby_survives_a_worker"]()
+
+
 def test_the_examples_of_the_api_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("gatecrew.toml").touch()

@@ -8,6 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING
 
 import pytest
+from gatecrew.testing import Simulation, simulate
 from websockets.exceptions import ConnectionClosed
 
 from .conftest import EXAMPLES
@@ -25,6 +26,24 @@ def test_echo_sends_back_what_comes(start: Start) -> None:
         for data in ("Grüße", b"\x00\xff"):
             client.send(data)
             assert client.recv(timeout=10) == data
+
+
+def test_echo_goes_on_when_its_worker_dies() -> None:
+    spec = spec_from_file_location("echo", EXAMPLES / "echo" / "echo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    echo = module_from_spec(spec)
+    spec.loader.exec_module(echo)
+
+    @simulate(echo.app, workers=2)
+    async def test(cluster: Simulation) -> None:
+        clients = [await cluster.connect() for _ in range(5)]
+        cluster.kill("worker-1")
+        for client in clients:
+            client.send("hello")
+        assert [await client.receive() for client in clients] == ["hello"] * 5
+
+    test()
 
 
 def test_the_clock_ticks_once_a_second_for_everybody_though_there_are_three_workers(start: Start) -> None:

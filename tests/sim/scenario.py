@@ -81,6 +81,7 @@ class Scenario:
         self.story: list[str] = []  #: what was done to the cluster
         self.players: list[Player] = []
         self.killed: set[str] = set()  # names of processes that were killed at least once
+        self.renewed: set[str] = set()  # names of workers that have a successor
         self.cuts: set[frozenset[str]] = set()  # pairs that were cut from each other at least once
         self._errors = _Errors()
         self._app = App()
@@ -202,6 +203,7 @@ class Scenario:
         if name is not None:
             self._tell(f"kill {name}")
             self.killed.add(name)
+            self.renewed.add(name)
             self.cluster.kill(name)
             await self.cluster.sleep(self._chance.uniform(0, 1))
             await self.cluster.start(name)
@@ -236,6 +238,7 @@ class Scenario:
         name = self._some("register")
         if name is not None:
             self._tell(f"kill {name}")
+            self.killed.add(name)
             self.cluster.kill(name)
             await self.cluster.sleep(self._chance.uniform(0, LONGEST))
             await self.cluster.start(name)
@@ -246,6 +249,7 @@ class Scenario:
         if name is not None:
             former = self.cluster.process(name)
             self._tell(f"replace {name}")
+            self.renewed.add(name)
             await self.cluster.start(name)
             await self.cluster.end(former)
             self._tell(f"{name} is replaced")
@@ -304,11 +308,17 @@ class Scenario:
             yield f"{who}: it did not get what others sent: {missed}"
 
     def _may_be_lost(self, letter: str, gateway: str) -> bool:
-        """Return whether the worker that sent it died, perhaps while its link to the gateway was down."""
+        """Return whether two faults at once may have lost it.
+
+        These are: the worker that sent it died while its link to the gateway was down; or it was new, and a register that was
+        new, too, had not heard of the gateway yet.
+        """
         _, sender, number = letter.split()
         ids = {player.guest.id for player in self.players if player.name == sender and player.guest is not None}
         workers = {run.worker for run in self.runs if run.client in ids and run.number == 1 + int(number)}
-        return any({worker, gateway} in self.cuts and worker in self.killed for worker in workers)
+        if any({worker, gateway} in self.cuts and worker in self.killed for worker in workers):
+            return True
+        return bool(workers & self.renewed) and any(name.startswith("register") for name in self.killed)
 
     def _leftovers(self) -> Iterator[str]:
         """Say what grows, and where what is known is not the truth."""
