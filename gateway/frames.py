@@ -7,10 +7,11 @@ and all that is wrong) to :class:`websockets.protocol.Protocol`, frame by frame.
 
 from __future__ import annotations
 
+import codecs
 import struct
 from typing import TYPE_CHECKING, Final
 
-from websockets.frames import BINARY, CONT, TEXT, CloseCode, Frame
+from websockets.frames import BINARY, CLOSE, CONT, TEXT, CloseCode, Frame
 from websockets.protocol import OPEN, SERVER, Protocol
 
 try:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 #: Section 5.2: FIN and opcode, the MASK bit, and the two lengths that say that the length follows.
 _TEXT_HEAD: Final = 0x81
 _BINARY_HEAD: Final = 0x82
+_FIN: Final = 0x80
+_BINARY: Final = 0x02
 _MASKED: Final = 0x80
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
@@ -40,6 +43,7 @@ _SHORT_TEXT: Final = [bytes((_TEXT_HEAD, length)) for length in range(_LENGTH_16
 _SHORT_BINARY: Final = [bytes((_BINARY_HEAD, length)) for length in range(_LENGTH_16)]
 _medium = struct.Struct("!BBH").pack
 _long = struct.Struct("!BBQ").pack
+_Utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 def encode(data: str | bytes) -> bytes:
@@ -61,6 +65,16 @@ def close_reason(text: str) -> str:
     return text.encode()[:123].decode(errors="ignore")
 
 
+class Parser(Protocol):
+    """The general parser; a close frame may come in the midst of a message, as any control frame (section 5.4)."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a frame."""
+        if frame.opcode is CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class Inbox:
     """The bytes of one open connection into messages.
 
@@ -68,24 +82,51 @@ class Inbox:
         max_message: bytes of the largest message that is taken.
         extensions: what was negotiated.
         logger: for failures of the parser, which are bugs.
+        max_fragments: frames of which a message may consist.
 
     After :meth:`feed` or :meth:`drain`, if ``stirred`` is true, set it to False, write ``protocol.data_to_send()``, and
     see whether ``protocol.state`` changed.
 
+    ``others`` counts the frames that were no whole messages, and ``inflated`` the bytes of compressed messages.
+
     """
 
-    __slots__ = ("_hold", "_message", "_owed", "_rest", "_text", "max_message", "protocol", "stirred")
+    __slots__ = (
+        "_fragments",
+        "_hold",
+        "_message",
+        "_owed",
+        "_rest",
+        "_utf8",
+        "inflated",
+        "max_fragments",
+        "max_message",
+        "others",
+        "protocol",
+        "stirred",
+    )
 
-    def __init__(self, max_message: int, extensions: Sequence[Extension], logger: LoggerLike) -> None:
+    def __init__(
+        self, max_message: int, extensions: Sequence[Extension], logger: LoggerLike, max_fragments: int = 4096
+    ) -> None:
         self.max_message = max_message
-        self.protocol = Protocol(SERVER, state=OPEN, max_size=max_message, logger=logger)
+        self.max_fragments = max_fragments
+        self.protocol = Parser(SERVER, state=OPEN, max_size=max_message, logger=logger)
         self.protocol.extensions = list(extensions)
         self.stirred = False
         self._hold = min(_HOLD, max_message)
         self._rest = b""  # the beginning of a frame that is held back
         self._owed = 0  # bytes of a large frame that the protocol has not got yet
-        self._message: bytearray | None = None  # the fragments of an unfinished message
-        self._text = False  # whether that is text
+        self._message: list[str | bytes] | None = None  # the fragments of an unfinished message
+        self._fragments = 0
+        self._utf8: codecs.IncrementalDecoder | None = None  # of a message that is text
+        self.others = 0
+        self.inflated = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a message has begun to come."""
+        return bool(self._rest or self._owed or self._message is not None)
 
     def feed(self, data: bytes) -> list[str | bytes]:
         """Take what was read from the socket and return the messages that are complete now."""
@@ -150,10 +191,32 @@ class Inbox:
 
     def _cut_off(self, piece: bytes, size: int, messages: list[str | bytes]) -> None:
         """Take the beginning of a frame of so many bytes."""
-        if size >= _UNKNOWN or (size <= self._hold and _TEXT_HEAD <= piece[0] <= _BINARY_HEAD and piece[1] & _MASKED):
+        head = piece[0]
+        if size >= _UNKNOWN:
             self._rest = piece
+        elif size <= self._hold and head & ~_FIN <= _BINARY and piece[1] & _MASKED:
+            self._rest = piece
+            self._foresee(piece)
         elif self._slowly(piece, messages):
             self._owed = size - len(piece)
+
+    def _foresee(self, piece: bytes) -> None:
+        """Fail if the beginning of a frame of text is not UTF-8: nobody need wait for the end of it (section 8.1)."""
+        utf8 = _Utf8()
+        if piece[0] & ~_FIN == CONT:
+            if self._message is None or self._utf8 is None or self.protocol.extensions:  # compressed, perhaps
+                return
+            utf8.setstate(self._utf8.getstate())
+        elif piece[0] & ~_FIN != TEXT or self._message is not None:
+            return
+        start, _ = _measure(piece, 0, len(piece))
+        if start >= len(piece):  # of the payload, nothing has come
+            return
+        try:
+            utf8.decode(apply_mask(piece[start:], piece[start - 4 : start]))
+        except UnicodeDecodeError as error:
+            self._rest = b""
+            self._not_utf8(error)
 
     def _slowly(self, data: bytes, messages: list[str | bytes]) -> bool:
         """Let the protocol take at most one frame; return whether the connection is still open."""
@@ -170,21 +233,35 @@ class Inbox:
         return protocol.state is OPEN
 
     def _frame(self, frame: Frame, messages: list[str | bytes]) -> None:
+        self.others += 1
         opcode = frame.opcode
-        if opcode is TEXT or opcode is BINARY:
-            if frame.fin:
-                messages.append(_finish(frame.data, opcode is TEXT))
-            else:
-                self._message = bytearray(frame.data)
-                self._text = opcode is TEXT
-        elif opcode is CONT and self._message is not None:  # the protocol has seen to the order and the size
-            self._message += frame.data
-            if frame.fin:
-                whole, self._message = self._message, None
-                messages.append(_finish(whole, self._text))
+        if opcode is CONT:  # the protocol has seen to the order and the size
+            self._fragments += 1
+        elif opcode is TEXT or opcode is BINARY:
+            self._message = []
+            self._fragments = 1
+            self._utf8 = _Utf8() if opcode is TEXT else None
+        else:
+            return
+        message = self._message
+        if message is None:  # what came after an error
+            return
+        if self._fragments > self.max_fragments:
+            self._message = None
+            self.protocol.fail(CloseCode.POLICY_VIOLATION, f"a message of more than {self.max_fragments} fragments")
+            return
+        if self.protocol.extensions:
+            self.inflated += len(frame.data)
+        if frame.data or frame.fin:
+            # a view would keep alive all that was read with it
+            message.append(self._utf8.decode(frame.data, frame.fin) if self._utf8 is not None else bytes(frame.data))
+        if frame.fin:
+            messages.append("".join(message) if self._utf8 is not None else b"".join(message))  # type: ignore[arg-type]
+            self._message = None
 
     def _not_utf8(self, error: UnicodeDecodeError) -> None:
         self.stirred = True
+        self._message = None
         self.protocol.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
 
 
@@ -203,7 +280,3 @@ def _measure(data: bytes, at: int, end: int) -> tuple[int, int]:
     if second & _MASKED:
         start += 4
     return start, start + length
-
-
-def _finish(data: bytes | bytearray | memoryview, text: bool) -> str | bytes:
-    return str(data, "utf-8") if text else bytes(data)
