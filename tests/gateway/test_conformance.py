@@ -1,6 +1,6 @@
 """RFC 6455 and 7692, byte by byte: what a client may send, and with which code it is closed for what it may not.
 
-The groups are those of the Autobahn testsuite. Frames go into an :class:`Inbox`; ``test_websocket.py`` sends some of them through real sockets.
+The groups are those of the Autobahn testsuite. Frames go into an :class:`Inbox`; ``test_websocket.py`` sends some through real sockets.
 """
 
 from __future__ import annotations
