@@ -68,6 +68,11 @@ class Guest:
         return client_id
 
     @property
+    def accepted(self) -> bool:
+        """Whether the gateway accepted it, even if it is closed by now."""
+        return self._open
+
+    @property
     def open(self) -> bool:
         """Whether the gateway has accepted it, and it is not closed."""
         return self._open and self.closed is None and not self._leaving

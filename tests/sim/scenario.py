@@ -82,6 +82,7 @@ class Scenario:
         self.players: list[Player] = []
         self.killed: set[str] = set()  # names of processes that were killed at least once
         self.renewed: set[str] = set()  # names of workers that have a successor
+        self.lost: list[Guest] = []  # those of gateways that were killed
         self.cuts: set[frozenset[str]] = set()  # pairs that were cut from each other at least once
         self._errors = _Errors()
         self._app = App()
@@ -117,13 +118,17 @@ class Scenario:
             for _ in range(chance.randint(2, 4)):
                 group.create_task(self._harm())
         self._tell("all is healed")
-        until = cluster.time + PATIENCE
-        while cluster.time < until and any(self._problems()):
-            await cluster.sleep(0.1)
-        await cluster.sleep(0.3)  # whoever says something twice may do so now
+        await self._settle()
+        await cluster.sleep(0.2)  # whoever says something twice may do so when all is well
+        await self._settle()
         problems = list(self._problems())
         if problems:
             raise Broken("\n".join(problems))
+
+    async def _settle(self) -> None:
+        until = self.cluster.time + PATIENCE
+        while self.cluster.time < until and any(self._problems()):
+            await self.cluster.sleep(0.1)
 
     # What clients do
 
@@ -146,7 +151,8 @@ class Scenario:
             if chance.random() < 0.5:
                 guest.close() if chance.random() < 0.5 else guest.vanish()
         except (Closed, KeyError):
-            assert player.gateway in self.killed, f"{player} is not accepted"
+            if player.gateway not in self.killed:
+                raise
 
     async def _on_connect(self, client: Client, request: Request) -> None:
         self._record("connect", client)
@@ -187,6 +193,7 @@ class Scenario:
             self._cut,
             self._cut,
             self._kill_register,
+            self._kill_gateway,
             self._reload,
         ]
         await chance.choice(harms)()
@@ -244,6 +251,17 @@ class Scenario:
             await self.cluster.start(name)
             self._tell(f"{name} is back")
 
+    async def _kill_gateway(self) -> None:
+        name = self._some("gateway")
+        if name is not None and len(self.gateways) == 2 and not any(one.startswith("gateway") for one in self.killed):
+            self._tell(f"kill {name}")
+            self.killed.add(name)
+            self.lost += self.cluster.process(name).guests
+            self.cluster.kill(name)
+            await self.cluster.sleep(self._chance.uniform(0, LONGEST))
+            await self.cluster.start(name)
+            self._tell(f"{name} is back")
+
     async def _reload(self) -> None:
         name = self._some("worker")
         if name is not None:
@@ -268,11 +286,14 @@ class Scenario:
 
     @property
     def _living(self) -> list[Player]:
-        return [player for player in self.players if player.guest is not None and player.gateway not in self.killed]
+        return [player for player in self.players if player.guest is not None and player.guest not in self.lost]
 
     def _problems(self) -> Iterator[str]:
         if not self.cluster.linked():
             yield "not every worker takes events from every gateway"
+        for gateway in self.gateways:
+            if gateway._buddy.chosen not in gateway._buddy._known:
+                yield f"{gateway._node.name}: its buddy does not know its clients"
         yield from self._leftovers()
         yield from self._promises()
 
@@ -284,6 +305,16 @@ class Scenario:
         )
         for player in self._living:
             yield from self._promises_to(player)
+        if not any(len(pair) == 2 and all(name.startswith("gateway") for name in pair) for pair in self.cuts):
+            for guest in self.lost:
+                yield from self._closed_by_a_buddy(guest)
+
+    def _closed_by_a_buddy(self, guest: Guest) -> Iterator[str]:
+        """Say if the close of a client whose gateway was lost was not told once."""
+        runs = [run for run in self.runs if guest.accepted and run.client == guest.id]
+        closes = [run.redelivered for run in runs if run.kind == "close"]
+        if runs and (not closes or closes.count(False) > 1):
+            yield f"{guest}: its gateway was lost, and told were {[run.kind for run in runs]}"
 
     def _promises_to(self, player: Player) -> Iterator[str]:
         guest = player.guest
@@ -310,12 +341,14 @@ class Scenario:
     def _may_be_lost(self, letter: str, gateway: str) -> bool:
         """Return whether two faults at once may have lost it.
 
-        These are: the worker that sent it died while its link to the gateway was down; or it was new, and a register that was
-        new, too, had not heard of the gateway yet.
+        These are: the gateway of the sender died; the worker that sent it died while its link to the gateway was down; or it was
+        new, and a register that was new, too, had not heard of the gateway yet.
         """
         _, sender, number = letter.split()
         ids = {player.guest.id for player in self.players if player.name == sender and player.guest is not None}
         workers = {run.worker for run in self.runs if run.client in ids and run.number == 1 + int(number)}
+        if any(player.guest in self.lost for player in self.players if player.name == sender):
+            return True
         if any({worker, gateway} in self.cuts and worker in self.killed for worker in workers):
             return True
         return bool(workers & self.renewed) and any(name.startswith("register") for name in self.killed)
