@@ -54,6 +54,7 @@ class Gateway:
         self._config = config
         self._fail = fail
         self._loop = asyncio.get_running_loop()
+        self._is_fenced = False
         self._node = Node("gateway", name, new_key())
         self.counters: Counter[str] = Counter()
         sys.path.insert(0, str(config.folder))  # where the application's own router and hooks are
@@ -156,10 +157,9 @@ class Gateway:
         return sum(member.role == "gateway" and member.key not in stopping for member in self._agent.members.values())
 
     async def _dispatch_empty(self, timeout: float) -> bool:  # noqa: ASYNC109  # a bound for an answer, no cancellation
-        if self._dispatch.workers:  # without any, nothing will be handled
-            deadline = asyncio.get_running_loop().time() + timeout
-            while self._dispatch.bytes and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # acks set no event
-                await asyncio.sleep(0.01)
+        deadline = self._loop.time() + timeout
+        while self._dispatch.bytes and self._has_workers() and self._loop.time() < deadline:  # noqa: ASYNC110  # acks set no event
+            await asyncio.sleep(0.01)
         return not self._dispatch.bytes
 
     def _stats(self) -> dict[str, Any]:
@@ -177,6 +177,13 @@ class Gateway:
             "stopping": self._stopping,
             **self._counts(),
         }
+    def _has_workers(self) -> bool:
+        """Whether there are workers, or will be as soon as they found out about this gateway."""
+        if self._dispatch.workers:
+            return True
+        known = self._agent.members.values() if self._agent is not None and not self._is_fenced else ()
+        return any(member.role == "worker" for member in known)
+
 
     def _counts(self) -> Counter[str]:
         """Return what was counted here and on all links."""
@@ -306,6 +313,7 @@ class _BuddyLinks:
         """There is a link."""
         self._buddy.joined(peer.key, peer)
 
+        self._is_fenced = True
     def received(self, peer: Peer, batch: list[Message]) -> None:
         """The buddy says something."""
         for message in batch:
