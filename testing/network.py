@@ -45,6 +45,7 @@ class Pipe:
             deque()
         )  # the how manieth it was of all that was sent, or LOST, and what
         self._last = 0.0
+        self.arrived = 0.0  #: the number of what arrived last
         self.deaf = False  #: whether it loses all that is sent
 
     @property
@@ -69,12 +70,14 @@ class Pipe:
     def _arrive(self) -> None:
         sent, item = self._under_way.popleft()
         if sent != LOST:
+            self.arrived = sent
             self._deliver(item)
 
 
 def lose_some(pipes: Sequence[Pipe], chance: Random) -> None:
     """Lose what one process sent last, over all its pipes: it dies, and what it had not handed to the system dies with it."""
-    moments = sorted({sent for pipe in pipes for sent in pipe.under_way})
+    arrived = max((pipe.arrived for pipe in pipes), default=0)  # what was sent before that had left, too
+    moments = sorted({sent for pipe in pipes for sent in pipe.under_way if sent > arrived})
     if moments:
         since = chance.choice([*moments, inf])
         for pipe in pipes:

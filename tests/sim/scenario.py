@@ -83,6 +83,7 @@ class Scenario:
         self.killed: set[str] = set()  # names of processes that were killed at least once
         self.renewed: set[str] = set()  # names of workers that have a successor
         self.lost: list[Guest] = []  # those of gateways that were killed
+        self.mourned: list[Guest] = []  # of these, those whose close has to be told
         self.cuts: set[frozenset[str]] = set()  # pairs that were cut from each other at least once
         self._errors = _Errors()
         self._app = App()
@@ -256,11 +257,19 @@ class Scenario:
         if name is not None and len(self.gateways) == 2 and not any(one.startswith("gateway") for one in self.killed):
             self._tell(f"kill {name}")
             self.killed.add(name)
-            self.lost += self.cluster.process(name).guests
+            process = self.cluster.process(name)
+            self.lost += process.guests
+            if isinstance(process.service, Gateway) and self._is_known(process.service):
+                self.mourned += process.guests
             self.cluster.kill(name)
             await self.cluster.sleep(self._chance.uniform(0, LONGEST))
             await self.cluster.start(name)
             self._tell(f"{name} is back")
+
+    @staticmethod
+    def _is_known(gateway: Gateway) -> bool:
+        """Return whether its buddy says that it knows its clients."""
+        return gateway._buddy.chosen in gateway._buddy._known
 
     async def _reload(self) -> None:
         name = self._some("worker")
@@ -292,7 +301,7 @@ class Scenario:
         if not self.cluster.linked():
             yield "not every worker takes events from every gateway"
         for gateway in self.gateways:
-            if gateway._buddy.chosen not in gateway._buddy._known:
+            if not self._is_known(gateway):
                 yield f"{gateway._node.name}: its buddy does not know its clients"
         yield from self._leftovers()
         yield from self._promises()
@@ -306,14 +315,15 @@ class Scenario:
         for player in self._living:
             yield from self._promises_to(player)
         if not any(len(pair) == 2 and all(name.startswith("gateway") for name in pair) for pair in self.cuts):
-            for guest in self.lost:
+            for guest in self.mourned:
                 yield from self._closed_by_a_buddy(guest)
 
     def _closed_by_a_buddy(self, guest: Guest) -> Iterator[str]:
-        """Say if the close of a client whose gateway was lost was not told once."""
+        """Say if the close of a client whose gateway was lost was not told once; twice it may be if a worker died, too."""
         runs = [run for run in self.runs if guest.accepted and run.client == guest.id]
-        closes = [run.redelivered for run in runs if run.kind == "close"]
-        if runs and (not closes or closes.count(False) > 1):
+        closes = [run for run in runs if run.kind == "close"]
+        first = [run for run in closes if not run.redelivered and run.worker not in self.killed]
+        if runs and (not closes or len(first) > 1):
             yield f"{guest}: its gateway was lost, and told were {[run.kind for run in runs]}"
 
     def _promises_to(self, player: Player) -> Iterator[str]:
