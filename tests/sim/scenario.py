@@ -82,6 +82,7 @@ class Scenario:
         self.players: list[Player] = []
         self.killed: set[str] = set()  # names of processes that were killed at least once
         self.renewed: set[str] = set()  # names of workers that have a successor
+        self.harmed: set[str] = set()  # names of all to which something was done
         self.lost: list[Guest] = []  # those of gateways that were killed
         self.mourned: list[Guest] = []  # of these, those whose close has to be told
         self.cuts: set[frozenset[str]] = set()  # pairs that were cut from each other at least once
@@ -212,6 +213,7 @@ class Scenario:
             self._tell(f"kill {name}")
             self.killed.add(name)
             self.renewed.add(name)
+            self.harmed.add(name)
             self.cluster.kill(name)
             await self.cluster.sleep(self._chance.uniform(0, 1))
             await self.cluster.start(name)
@@ -221,6 +223,7 @@ class Scenario:
         name = self._some("worker")
         if name is not None:
             process = self.cluster.process(name)
+            self.harmed.add(name)
             self._tell(f"freeze {name}")
             process.loop.freeze()
             await self.cluster.sleep(self._chance.uniform(0.1, LONGEST))
@@ -237,6 +240,7 @@ class Scenario:
             silent = chance.random() < 0.7
             self._tell(f"cut {one} from {other}{' silently' if silent else ''}")
             self.cuts.add(frozenset((one, other)))
+            self.harmed |= {one, other}
             self.cluster.cut(one, other, silent=silent)
             await self.cluster.sleep(chance.uniform(0.1, LONGEST))
             self.cluster.heal(one, other)
@@ -277,6 +281,7 @@ class Scenario:
             former = self.cluster.process(name)
             self._tell(f"replace {name}")
             self.renewed.add(name)
+            self.harmed.add(name)
             await self.cluster.start(name)
             await self.cluster.end(former)
             self._tell(f"{name} is replaced")
@@ -319,10 +324,10 @@ class Scenario:
                 yield from self._closed_by_a_buddy(guest)
 
     def _closed_by_a_buddy(self, guest: Guest) -> Iterator[str]:
-        """Say if the close of a client whose gateway was lost was not told once; twice it may be if a worker died, too."""
+        """Say if the close of a client whose gateway was lost was not told once; twice it may be if its worker failed, too."""
         runs = [run for run in self.runs if guest.accepted and run.client == guest.id]
         closes = [run for run in runs if run.kind == "close"]
-        first = [run for run in closes if not run.redelivered and run.worker not in self.killed]
+        first = [run for run in closes if not run.redelivered and run.worker not in self.harmed]
         if runs and (not closes or len(first) > 1):
             yield f"{guest}: its gateway was lost, and told were {[run.kind for run in runs]}"
 
