@@ -262,6 +262,28 @@ def worker(file: Path | None, name: str, app: str | None) -> None:
     sys.exit(business_worker.run(_load(_found(file), {"worker.app": app}), name))
 
 
+@main.command(epilog="Example: gatecrew keys 10.0.0.1 10.0.0.2")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder for the files; the current one if not given.",
+)
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+def keys(folder: Path, hosts: tuple[str, ...]) -> None:
+    """Make the keys with which machines prove to each other that they take part.
+
+    HOST is a machine, as its address stands in the configuration. Writes HOST.key, which is secret, for each, and adds their public
+    keys to the list "keys".
+    """
+    from .common import curve
+
+    for file in curve.make(folder, hosts):
+        click.echo(f"{file}: secret; goes to {file.stem} alone, which names it in [cluster] key")
+    click.echo(f"{folder / curve.LIST}: public; goes to all machines, which name it in [cluster] keys")
+
+
 @main.command(epilog="Example: gatecrew version")
 def version() -> None:
     """Show the version."""

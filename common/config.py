@@ -110,15 +110,18 @@ class ClusterConfig:
         "Two survive the loss of one.",
         check=_check_register,
     )
-    secret: str = setting(
+    key: str = setting(
         "",
-        "Shared by all processes of the cluster; a process that does not know it is refused. Needed beyond loopback. "
-        "Never logged.",
-        secret=True,
+        "File with the secret key of this machine, made by `gatecrew keys`. With it, what goes over tcp between processes is "
+        "encrypted, and only who has a key in `keys` takes part.",
+    )
+    keys: str = setting(
+        "", "File with the public keys of all machines, as `gatecrew keys` writes it; read anew when it changes."
     )
     insecure: bool = setting(
         default=False,
-        meaning="Allow plain tcp between processes beyond loopback: whoever listens on that network reads everything.",
+        meaning="Allow tcp between processes beyond loopback without keys: whoever is on that network can read and command "
+        "everything.",
     )
     probe_interval: float = setting(0.5, "Seconds between probes on an idle link.", low=0.01)
     dead_after: float = setting(
@@ -203,6 +206,14 @@ class GatewayConfig:
         5.0, "Seconds in which a worker has to decide on a handshake, if the application does so.", low=0.01
     )
     auth_timeout: float = setting(0.0, "Seconds after which a client without a uid is closed; 0 for never.", low=0)
+    devices_per_uid: int = setting(
+        0, "Clients that a uid may have in the whole cluster, of each kind of device; 0 for any number.", low=0
+    )
+    devices_over: str = setting(
+        "kick_oldest",
+        "What happens to one more: it takes the place of the oldest, or is refused.",
+        choices=("kick_oldest", "refuse"),
+    )
     close_timeout: float = setting(5.0, "Seconds that a client has for the closing handshake.", low=0.01)
     drain_timeout: float = setting(
         10.0,
@@ -290,6 +301,11 @@ class Config:
         run = self.register.run
         return [name for name in names if "all" in run or name.removeprefix("register-") in run]
 
+    def insecure_addresses(self) -> list[str]:
+        """Return where processes meet beyond this machine without keys, as ``insecure`` allows."""
+        addresses = () if self.cluster.key else (*self.cluster.registers, self.gateway.link)
+        return [address for address in addresses if address != IPC and not parse(address, "tcp", ports=True).loopback]
+
     def link_address(self, name: str, key: str) -> str:
         """Return where a gateway binds its link: a socket, or an address and perhaps a range of ports.
 
@@ -349,7 +365,12 @@ def _with_absolute_paths(config: Config) -> Config:
 
     return replace(
         config,
-        cluster=replace(config.cluster, run_dir=absolute(config.cluster.run_dir)),
+        cluster=replace(
+            config.cluster,
+            run_dir=absolute(config.cluster.run_dir),
+            key=absolute(config.cluster.key),
+            keys=absolute(config.cluster.keys),
+        ),
         gateway=replace(config.gateway, pages=absolute(config.gateway.pages)),
         log=replace(config.log, file=absolute(config.log.file)),
     )
@@ -357,6 +378,8 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _check_cluster(cluster: ClusterConfig, reader: Reader) -> None:
     check_run_dir(cluster.directory, where=reader.where("cluster.run_dir", "cluster.name"))
+    if bool(cluster.key) != bool(cluster.keys):
+        raise ConfigError(f"{reader.where('cluster.key', 'cluster.keys')}: expected both key and keys, or neither")
     if cluster.dead_after < 2 * cluster.probe_interval:
         raise ConfigError(
             f"{reader.where('cluster.dead_after', 'cluster.probe_interval')}: found dead_after = {cluster.dead_after:g} and "
@@ -373,7 +396,7 @@ def _check_registers(config: Config, reader: Reader) -> None:
     for address in cluster.registers:
         if address == IPC:
             continue
-        check_link_address(address, secret=cluster.secret, insecure=cluster.insecure, where=where)
+        check_link_address(address, keys=bool(cluster.key), insecure=cluster.insecure, where=where)
         if cluster.registers.count(address) > 1:
             raise ConfigError(f"{where}: found {address} twice, expected an address of its own for each register")
     where = reader.where("register.run")
@@ -396,7 +419,7 @@ def _check_gateway(config: Config, reader: Reader) -> None:
             raise ConfigError(f"{where}: found {text} twice")
     if gateway.link != IPC:
         check_link_address(
-            gateway.link, secret=cluster.secret, insecure=cluster.insecure, where=reader.where("gateway.link")
+            gateway.link, keys=bool(cluster.key), insecure=cluster.insecure, where=reader.where("gateway.link")
         )
         link = parse(gateway.link, "tcp", ports=True)
         ports = link.last - link.first + 1

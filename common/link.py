@@ -17,17 +17,17 @@ import secrets
 import socket
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard, TypeVar
 
 import zmq
 
-from . import wire
+from . import curve, wire
+from .addresses import parse
 from .errors import LinkError, ListenError, Unreachable
 from .lane import Lane
-from .security import proof, proves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +44,7 @@ MAX_PEERS: Final = 10_000
 MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet; their bytes are bounded too
 MAX_NAME: Final = 512  #: characters of a role, name or key
 LEFT: Final = "left"  #: the reason for which a peer is lost that said goodbye: this run of it does not come back
+_REMOVED: Final = "its key is no longer in the list"
 _OF_LANE: Final = frozenset((wire.DATA, wire.PROBE, wire.NACK))
 # As plain numbers: enumerations cost more than the calls that they are for.
 _EVENTS: Final = int(zmq.EVENTS)
@@ -68,7 +69,7 @@ class LinkSettings:
     probe_interval: float = 0.5
     dead_after: float = 2.0
     lane_buffer: int = 32 * 1024 * 1024
-    secret: str = field(default="", repr=False)
+    keys: curve.Keys | None = None  #: with them, what goes over tcp is encrypted, and only who has one takes part
 
 
 class Owner(Protocol):
@@ -87,7 +88,10 @@ class Owner(Protocol):
 class Peer:
     """The process at the other end of a link."""
 
-    __slots__ = ("_link", "identity", "key", "lane", "marked", "name", "out", "owner_data", "role", "unsure", "waiting")
+    __slots__ = (
+        *("_link", "identity", "key", "lane", "marked", "name", "out"),
+        *("owner_data", "public", "role", "unsure", "waiting"),
+    )
 
     def __init__(self, link: _Link, identity: bytes) -> None:
         self._link = link
@@ -95,6 +99,7 @@ class Peer:
         self.role = ""
         self.name = ""
         self.key = ""
+        self.public = b""  # the public key that it proved, if it had to
         self.lane: Lane | None = None
         self.out: list[Message] = []  # this turn's batch; who flushes it itself may append to it directly
         self.waiting = 0  # bytes of that, as far as they were measured: see :meth:`put`
@@ -171,6 +176,8 @@ class _Link:
         self.counters: Counter[str] = Counter()
         self.loop = asyncio.get_running_loop()
         self.socket = _new_socket(self.loop, kind)
+        self._keys = settings.keys if address.startswith("tcp://") else None
+        self._keys_seen = self._keys.version if self._keys is not None else 0
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -268,6 +275,11 @@ class _Link:
             due = lane.tick(now)
             if due is not None:
                 self.transmit(peer, due)
+        if self._keys is not None:
+            self._keys.look(now)
+            if self._keys.version != self._keys_seen:
+                self._keys_seen = self._keys.version
+                self._keys_changed(self._keys)
         self._tick(now)
 
     @property
@@ -277,6 +289,10 @@ class _Link:
         settings = self.settings
         since = now - self._ticked - self._tick_every
         return since > settings.probe_interval or now - self._stalled_at < settings.dead_after
+
+    def _keys_changed(self, keys: curve.Keys) -> None:
+        """Part from who may no longer take part."""
+        raise NotImplementedError
 
     def _tick(self, now: float) -> None:
         """Do what else is due."""
@@ -319,31 +335,21 @@ class _Link:
             limit=settings.lane_buffer,
         )
 
-    def _greeting(self, lane_id: int, purpose: str) -> bytes:
+    def _greeting(self) -> bytes:
         node = self.node
-        return wire.pack(
-            {
-                "role": node.role,
-                "name": node.name,
-                "key": node.key,
-                "proof": proof(self.settings.secret, node.key, str(lane_id), purpose),
-            }
-        )
+        return wire.pack({"role": node.role, "name": node.name, "key": node.key})
 
-    def _read_greeting(self, peer: Peer, frame: bytes, lane_id: int, purpose: str) -> None:
+    def _read_greeting(self, peer: Peer, frame: bytes) -> None:
         """Take over who the peer says it is, so that it can be named also when it is refused.
 
         Raises:
-            LinkError: if it does not say so properly, or does not prove that it knows the secret.
+            LinkError: if it does not say so properly.
         """
         greeting = wire.decode_map(frame)
         role, name, key = (greeting.get(field) for field in ("role", "name", "key"))
         if not (_is_name(role) and _is_name(name) and _is_name(key)):
             raise LinkError("a greeting without a proper role, name and key")
         peer.role, peer.name, peer.key = role, name, key
-        theirs = greeting.get("proof")
-        if type(theirs) is not bytes or not proves(theirs, self.settings.secret, key, str(lane_id), purpose):
-            raise LinkError("another secret: every process of a cluster needs the same [cluster] secret")
 
     async def close(self) -> None:
         """Say goodbye to every peer and close the socket; what was sent before still leaves."""
@@ -379,10 +385,13 @@ class Acceptor(_Link):
         self._ended: dict[bytes, int] = {}  # by identity: the last lane that ended; a HELLO for it comes too late
         self._refused: dict[bytes, None] = {}  # identities; named in the log once, not every time that they try
         self._send = self.socket.send
+        self._guard = curve.Guard(self.loop, self.socket, self._keys, self._turned_away) if self._keys else None
         try:
             self.address = self._bind(address)
         except ListenError:
             self.socket.close()
+            if self._guard is not None:
+                self._guard.close()
             raise
         self._file = _file_of(self.address)
         self._start()
@@ -391,6 +400,10 @@ class Acceptor(_Link):
         ports: list[str] = [""]
         host = address
         if address.startswith("tcp://"):
+            if self._keys is not None and self._keys.public not in self._keys.of(_host_of(address)):
+                raise ListenError(
+                    f"cannot bind {address}: {self._keys.file} has no line of this host with the key of this process"
+                )
             host, _, span = address.rpartition(":")
             bounds = span.split("-")
             ports = [f":{span}"]
@@ -413,6 +426,8 @@ class Acceptor(_Link):
         if self._closed:
             return
         await super().close()
+        if self._guard is not None:
+            self._guard.close()
         if self._file is not None and self._file == _file_of(self.address):  # not that of another that bound since
             Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)  # noqa: ASYNC240  # a local file
 
@@ -452,6 +467,8 @@ class Acceptor(_Link):
                     self._answer(identity, wire.RESET if lane is None else wire.WELCOME, lane_id)
                 else:
                     peer = Peer(self, identity)  # not yet the one that may be known
+                    if self._keys is not None:
+                        peer.public = curve.user(part)
                     self._hello(peer, lane_id, frame)
             elif lane is None:
                 if kind not in (wire.RESET, wire.BYE, wire.REFUSE):
@@ -466,7 +483,9 @@ class Acceptor(_Link):
 
     def _hello(self, peer: Peer, lane_id: int, frame: bytes) -> None:
         identity = peer.identity
-        self._read_greeting(peer, frame, lane_id, "hello")
+        self._read_greeting(peer, frame)
+        if self._keys is not None and self._keys.host(peer.public) is None:  # it came in before that was so
+            raise LinkError(_REMOVED)
         known = self._by_identity.get(identity)
         if known is not None:
             self._lose(known, "it started a new lane")
@@ -479,14 +498,31 @@ class Acceptor(_Link):
         self._tell(self.owner.joined, peer)
 
     def _answer(self, identity: bytes, kind: int, lane_id: int) -> None:
-        payload = self._greeting(lane_id, "welcome") if kind == wire.WELCOME else b""
+        payload = self._greeting() if kind == wire.WELCOME else b""
         self._transmit_to(identity, wire.frame(kind, lane_id, payload=payload))
 
     def _refuse(self, peer: Peer, why: str, part: zmq.Frame) -> None:
+        self._warn(peer.identity, f"{peer!r} ({_origin(part)}): {why}")
+        self._dismiss(peer, why)
+
+    def _warn(self, who: bytes, why: str) -> None:
         self.counters["link.refused"] += 1
-        if peer.identity not in self._refused:
-            _remember(self._refused, peer.identity, None)
-            _log.warning("refused %r (%s): %s", peer, _origin(part), why)
+        if who not in self._refused:
+            _remember(self._refused, who, None)
+            _log.warning("refused %s", why)
+
+    def _turned_away(self, public: bytes, address: str) -> None:
+        assert self._keys is not None, "there is a guard"
+        self._warn(public, f"{address}: its key {public.hex()} is not in {self._keys.file}")
+
+    def _keys_changed(self, keys: curve.Keys) -> None:
+        self._refused.clear()
+        for peer in self._peers():
+            if keys.host(peer.public) is None:
+                self._warn(peer.identity, f"{peer!r}: {_REMOVED}")
+                self._dismiss(peer, _REMOVED)
+
+    def _dismiss(self, peer: Peer, why: str) -> None:
         self._transmit_to(peer.identity, wire.frame(wire.REFUSE, 0, payload=why.encode()))
         if peer.lane is not None:
             self._lose(peer, why)
@@ -517,6 +553,8 @@ class Connector(_Link):
         self._hello_at = 0.0
         self._refused = ""
         self._renew_at = 0.0  # when this connection has had time enough to bring an answer
+        self._server = b""  # the public key that must be there
+        self._failures = curve.Failures(self.loop, self.socket, self._failed) if self._keys else None
         self.socket.setsockopt(zmq.IDENTITY, node.key.encode())
         self._send = self.socket.send
         self._start()
@@ -539,10 +577,48 @@ class Connector(_Link):
         self._renew_at = self.loop.time() + self.settings.dead_after
         with suppress(zmq.ZMQError):  # at first there is nothing to disconnect
             self.socket.disconnect(self.address)
+        if self._keys is not None and not self._choose_key(self._keys):
+            return
         try:
             self.socket.connect(self.address)
         except zmq.ZMQError as error:  # what a member announced is no address
             self._stay_away(error.strerror)
+
+    def _choose_key(self, keys: curve.Keys) -> bool:
+        """Say which key has to be there: of several of the host, the next one each time."""
+        known = keys.of(_host_of(self.address))
+        if not known:
+            self._stay_away(f"{keys.file} has no key of this host")
+            return False
+        self._server = known[(known.index(self._server) + 1) % len(known) if self._server in known else 0]
+        keys.dial(self.socket, self._server)
+        return True
+
+    def _failed(self, ours: bool) -> None:
+        """A connection came to nothing, because of our key or theirs."""
+        if self.peer.lane is not None:
+            return  # a new one goes on with the lane: it will be tried again
+        assert self._keys is not None
+        if ours:
+            self._stay_away("it refuses the key of this process: add its line to the list there")
+            return
+        if len(self._keys.of(_host_of(self.address))) > 1:
+            self._renew_at = 0.0  # with the next one
+        if not self._refused:  # else it may be what follows from that
+            self._complain("it does not prove to have the key that the list has for this host")
+
+    def _keys_changed(self, keys: curve.Keys) -> None:
+        if self._server and self._server not in keys.of(_host_of(self.address)):
+            self._stay_away(_REMOVED)
+            self._renew_at = 0.0
+            with suppress(zmq.ZMQError):
+                self.socket.disconnect(self.address)
+
+    async def close(self) -> None:
+        """Say goodbye and close."""
+        if not self._closed and self._failures is not None:
+            self._failures.close()
+        await super().close()
 
     def _hello(self) -> None:
         now = self.loop.time()
@@ -550,7 +626,7 @@ class Connector(_Link):
         self._hello_at = now + HELLO_EVERY * (0.75 + secrets.randbelow(500) / 1000)
         if now >= self._renew_at:
             self._connect()
-        greeting = self._greeting(self._lane_id, "hello")
+        greeting = self._greeting()
         self.transmit(self.peer, wire.frame(wire.HELLO, self._lane_id, payload=greeting))
 
     def _tick(self, now: float) -> None:
@@ -586,7 +662,7 @@ class Connector(_Link):
     def _welcomed(self, frame: bytes) -> None:
         peer = self.peer
         try:
-            self._read_greeting(peer, frame, self._lane_id, "welcome")
+            self._read_greeting(peer, frame)
             if self._expect is not None and peer.key != self._expect:  # the registers will say where it is
                 raise LinkError(f"{peer!r} has this address now")
         except LinkError:
@@ -601,17 +677,28 @@ class Connector(_Link):
         self._lane_id = secrets.randbits(32)
         self._hello_at = self.loop.time() + REFUSED_WAIT
         self._renew_at = self._hello_at + self.settings.dead_after
+        self._complain(why)
+        if self.peer.lane is not None:
+            self._lose(self.peer, why)
+
+    def _complain(self, why: str) -> None:
         if why != self._refused:  # once, not every few seconds
             self._refused = why
             self.counters["link.refused"] += 1
             _log.warning("no link to %s: %s", self.address, why)
-        if self.peer.lane is not None:
-            self._lose(self.peer, why)
 
     def _lose(self, peer: Peer, reason: str) -> None:
         self._lane_id = secrets.randbits(32)
         super()._lose(peer, reason)
         self._hello_at = max(self._hello_at, self.loop.time() + self._tick_every)
+
+
+def _host_of(address: str) -> str:
+    """Return the host of ``tcp://host:port``, as the list of keys names it."""
+    try:
+        return parse(address, "tcp", ports=True).host
+    except ValueError:  # what a member announced is no address
+        return ""
 
 
 def _new_socket(loop: asyncio.AbstractEventLoop, kind: int) -> zmq.Socket[bytes]:

@@ -98,6 +98,7 @@ def run(
             _vitals["restarts"] = int(os.environ.pop(RESTARTS))
             _watch_supervisor(patience(config))
         logs.set_up(config.log, role=role, name=name)
+        _warn_of_open_doors(config)
         prepare_run_dir(config.cluster.directory)
         _raise_file_limit()
         frame = _Frame(make, notifier, at_first)
@@ -251,6 +252,14 @@ def _watch_supervisor(grace: float) -> None:
         os._exit(Exit.FAILED)
 
     threading.Thread(target=wait, name="supervisor", daemon=True).start()
+
+
+def _warn_of_open_doors(config: Config) -> None:
+    if addresses := config.insecure_addresses():
+        _log.warning(
+            "INSECURE: %s without keys: whoever is on that network can read and command everything; see gatecrew keys",
+            ", ".join(addresses),
+        )
 
 
 def _raise_file_limit() -> None:

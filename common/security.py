@@ -1,11 +1,10 @@
-"""What may talk to what: link addresses, the proof that a process knows the cluster's secret, and the private run directory.
+"""What may talk to what: the addresses of links, and the private run directory.
 
-The addresses and proofs are pure; only :func:`prepare_run_dir` touches the file system.
+Only :func:`prepare_run_dir` touches the file system.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 import stat
 from typing import TYPE_CHECKING, Final
@@ -22,17 +21,17 @@ SOCKET_PATH_LIMIT: Final = 103
 SOCKET_NAME_ROOM: Final = 26
 
 
-def check_link_address(address: str, *, secret: str, insecure: bool, where: str) -> None:
+def check_link_address(address: str, *, keys: bool, insecure: bool, where: str) -> None:
     """Allow an address at which processes of a cluster meet over tcp.
 
     Args:
         address: ``tcp://host:port``, or a range of ports.
-        secret: the secret of the cluster, "" for none.
+        keys: whether the cluster has keys.
         insecure: whether plain tcp beyond loopback was asked for by name.
         where: names the setting in an error, such as ``chat.toml: [gateway] link``.
 
     Raises:
-        ConfigError: if nobody could connect to it, or it is beyond loopback and not ``insecure``, or without a secret.
+        ConfigError: if nobody could connect to it, or it is beyond loopback with neither ``keys`` nor ``insecure``.
     """
     parsed = parse(address, "tcp", ports=True)
     if parsed.wildcard:
@@ -40,44 +39,12 @@ def check_link_address(address: str, *, secret: str, insecure: bool, where: str)
             f"{where}: found {address}, to which nobody can connect; "
             "expected the address of this machine at which the other processes reach it"
         )
-    if parsed.loopback:
-        return
-    if not insecure:
+    if not (parsed.loopback or keys or insecure):
         raise ConfigError(
-            f'{where}: {address} would carry everything in the clear beyond this machine. Use "ipc" or 127.0.0.1 if all '
-            "processes run here; if the network between the machines is private or encrypted (WireGuard, for example), "
-            "set insecure = true and a secret in [cluster]"
+            f"{where}: {address} would carry everything in the clear beyond this machine, from and to anybody. Make keys "
+            'with gatecrew keys and name them in [cluster] key and keys, or use "ipc" if all processes run here. Only on a '
+            "network that lets nobody else in, such as WireGuard: insecure = true"
         )
-    if not secret:
-        raise ConfigError(
-            f"{where}: {address} can be reached from other machines; set a secret in [cluster], for example what "
-            "openssl rand -hex 32 prints"
-        )
-
-
-def proof(secret: str, speaker_key: str, lane: str, purpose: str) -> bytes:
-    """Return what the speaker shows to the listener to prove that it knows the secret of the cluster.
-
-    The key is new at each start of a process and the lane with each connection, so a proof that was overheard says nothing of
-    another process, and nothing in the other direction. Whoever overhears a greeting may repeat it, though: a secret tells
-    clusters apart and keeps strangers out, on a network that is private. Without a secret the proof is empty.
-
-    Args:
-        secret: the ``secret`` of ``[cluster]``; "" for none.
-        speaker_key: the key of the process that proves.
-        lane: the number of the lane that is to begin.
-        purpose: what the proof is for; a proof for one purpose is none for another.
-    """
-    if not secret:
-        return b""
-    # each part is preceded by its length, so that no two lists of parts give the same bytes
-    parts = (part.encode() for part in (purpose, speaker_key, lane))
-    return hmac.digest(secret.encode(), b"".join(b"%d:%s" % (len(part), part) for part in parts), "sha256")
-
-
-def proves(given: bytes, secret: str, speaker_key: str, lane: str, purpose: str) -> bool:
-    """Tell whether ``given`` is the :func:`proof` of these; without a secret only an empty one is."""
-    return hmac.compare_digest(given, proof(secret, speaker_key, lane, purpose))
 
 
 def check_run_dir(path: Path, *, where: str) -> None:

@@ -41,7 +41,6 @@ class Setting:
     high: float | None
     choices: tuple[str, ...]
     check: Callable[[str], None] | None
-    secret: bool
 
     @property
     def name(self) -> str:
@@ -119,7 +118,7 @@ class Setting:
                     raise ValueError(f"found {_shown(item)}, {error}") from None
 
     def _unexpected(self, raw: object) -> ValueError:
-        return ValueError(f"found {'something else' if self.secret else _shown(raw)}, expected {self.expected}")
+        return ValueError(f"found {_shown(raw)}, expected {self.expected}")
 
 
 def setting(
@@ -130,7 +129,6 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     check: Callable[[str], None] | None = None,
-    secret: bool = False,
     shown: str = "",
 ) -> Any:
     """Declare a field of a section.
@@ -142,10 +140,8 @@ def setting(
         high: the greatest value allowed.
         choices: the only values allowed.
         check: raises ValueError, with what is expected, for a string (of a list: for one item) that is not allowed.
-        secret: the value stays out of ``repr`` and of errors.
         shown: the default in words, for the reference.
     """
-    assert not (secret and check), "what a check says shows the value"
     metadata = {
         "default": shown or f"`{_shown(default)}`",
         "meaning": meaning,
@@ -153,11 +149,10 @@ def setting(
         "high": high,
         "choices": choices,
         "check": check,
-        "secret": secret,
     }
     if callable(default):
-        return dataclasses.field(default_factory=default, metadata=metadata, repr=not secret)
-    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def settings_of(section: str, cls: type) -> list[Setting]:

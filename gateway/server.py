@@ -21,6 +21,7 @@ from ..register.agent import Agent, link_settings
 from . import credentials, drain
 from .buddies import Buddy, Wards
 from .core import Core
+from .devices import Claims, Devices
 from .dispatch import GIVEN_UP, Dispatch, Port
 from .frames import encode
 from .listener import Listener
@@ -53,8 +54,8 @@ class Gateway:
         gateway = config.gateway
         self._config = config
         self._fail = fail
-        self._loop = asyncio.get_running_loop()
         self._is_fenced = False
+        self._loop = asyncio.get_running_loop()
         self._node = Node("gateway", name, new_key())
         self.counters: Counter[str] = Counter()
         sys.path.insert(0, str(config.folder))  # where the application's own router and hooks are
@@ -62,8 +63,19 @@ class Gateway:
         dispatch = Dispatch(choose, gateway.client_pending, gateway.event_buffer)
         dispatch.gave_up = self._gave_up
         self._dispatch = dispatch
+        self._claims = Claims(gateway.devices_per_uid, keep_oldest=gateway.devices_over == "refuse", wall=time)
+        self._devices = Devices(self._node.key, self._claims) if gateway.devices_per_uid else None
+        self._claimant = Node("claimant", name, new_key())  # as which it claims places at other gateways
+        self._owners: dict[str, Connector] = {}  # by key: the other gateways, which own uids
         self._core = Core(
-            self._node.key, dispatch, encode, self.counters, monotonic, wall=time, auth_timeout=gateway.auth_timeout
+            self._node.key,
+            dispatch,
+            encode,
+            self.counters,
+            monotonic,
+            wall=time,
+            auth_timeout=gateway.auth_timeout,
+            devices=self._devices,
         )
         self._core.fenced = self._fenced
         self._buddy = Buddy(
@@ -95,12 +107,13 @@ class Gateway:
         """
         config = self._config
         link = config.link_address(self._node.name, self._node.key)
-        self._acceptor = Acceptor(self._node, link_settings(config), _Links(self), link)
+        self._settings = link_settings(config)
+        self._acceptor = Acceptor(self._node, self._settings, _Links(self), link)
         await self._listener.start()
         self._look_after()
         self._agent = Agent(
             self._node,
-            link_settings(config),
+            self._settings,
             config.cluster.register_addresses(),
             address=self._acceptor.address,
             meta={"listen": list(self._listener.urls)},
@@ -125,6 +138,8 @@ class Gateway:
             await self._agent.close()
         if self._acceptor is not None:
             await self._acceptor.close()
+        for key in list(self._owners):
+            self._let_go(self._owners, key)
         for key in list(self._buddies):  # last, as they take over what was not handled
             self._let_buddy_go(key)
         while self._closing:
@@ -162,6 +177,13 @@ class Gateway:
             await asyncio.sleep(0.01)
         return not self._dispatch.bytes
 
+    def _has_workers(self) -> bool:
+        """Whether there are workers, or will be as soon as they found out about this gateway."""
+        if self._dispatch.workers:
+            return True
+        known = self._agent.members.values() if self._agent is not None and not self._is_fenced else ()
+        return any(member.role == "worker" for member in known)
+
     def _stats(self) -> dict[str, Any]:
         return {
             **process.vitals(),
@@ -177,17 +199,10 @@ class Gateway:
             "stopping": self._stopping,
             **self._counts(),
         }
-    def _has_workers(self) -> bool:
-        """Whether there are workers, or will be as soon as they found out about this gateway."""
-        if self._dispatch.workers:
-            return True
-        known = self._agent.members.values() if self._agent is not None and not self._is_fenced else ()
-        return any(member.role == "worker" for member in known)
-
 
     def _counts(self) -> Counter[str]:
         """Return what was counted here and on all links."""
-        links = (self._acceptor, *self._buddies.values(), self._agent)
+        links = (self._acceptor, *self._buddies.values(), *self._owners.values(), self._agent)
         return sum((link.counters for link in links if link is not None), self.counters)
 
     def _look_after(self) -> None:
@@ -203,7 +218,7 @@ class Gateway:
 
     def gave_up(self, client: Client) -> None:
         """A client did not wait for the decision, or waited for too long."""
-        self._core.admission.gave_up(client)
+        self._core.gave_up(client)
 
     def opened(self, connection: Connection, handshake: Handshake, client: Client | None) -> Client:
         """A client passed the handshake: one that had arrived, or one that no worker was asked about."""
@@ -226,6 +241,8 @@ class Gateway:
         _log.log(_level(peer), "%r (%s) %s", peer, peer.key, how)
         if peer.role == "gateway":
             self._wards.lost(peer.key, goodbye=reason == LEFT)
+        elif peer.role == "claimant":
+            self._claims.lost(peer)
         port: Port | None = peer.owner_data
         if port is not None:
             self._core.lost(port)
@@ -235,6 +252,8 @@ class Gateway:
         """Commands and questions came."""
         if peer.role == "gateway":
             self._wards.received(peer.key, batch, peer.send)
+        elif peer.role == "claimant":
+            self._claims.received(peer, batch)
         else:
             self._core.apply(batch, peer, peer.owner_data)
 
@@ -246,6 +265,10 @@ class Gateway:
             self._wards.member_joined(member.key)
         for member in left:
             self._wards.member_left(member.key)
+        self._owners_changed(
+            [member for member in joined if member.role == "gateway" and member.key != self._node.key],
+            [member.key for member in left if member.role == "gateway"],
+        )
         if any(member.role == "gateway" for member in (*joined, *left)):
             self._buddy.members_changed(
                 [
@@ -255,14 +278,31 @@ class Gateway:
                 ]
             )
 
+    def _owners_changed(self, joined: list[Member], left: list[str]) -> None:
+        if self._devices is None:
+            return
+        for member in joined:
+            if member.key not in self._owners:
+                links = _OwnerLinks(self._devices)
+                self._owners[member.key] = Connector(
+                    self._claimant, link_settings(self._config), links, member.address, expect=member.key
+                )
+        for key in left:
+            if key in self._owners:
+                self._let_go(self._owners, key)
+        self._devices.members_changed([member.key for member in joined], left)
+
     def _connect_buddy(self, key: str) -> None:
         assert self._agent is not None, "it told of that gateway"
         address = self._agent.members[key].address
         links = _BuddyLinks(self._buddy)
-        self._buddies[key] = Connector(self._node, link_settings(self._config), links, address, expect=key)
+        self._buddies[key] = Connector(self._node, self._settings, links, address, expect=key)
 
     def _let_buddy_go(self, key: str) -> None:
-        task = self._loop.create_task(self._buddies.pop(key).close())
+        self._let_go(self._buddies, key)
+
+    def _let_go(self, links: dict[str, Connector], key: str) -> None:
+        task = self._loop.create_task(links.pop(key).close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -273,6 +313,7 @@ class Gateway:
 
     def _fenced(self) -> None:
         """This gateway itself was taken for lost."""
+        self._is_fenced = True
         self._buddy.stop()
         self._fail(
             Fenced("it was taken for lost (stopped, or cut off, for too long) and ends: its clients' close was told")
@@ -313,7 +354,6 @@ class _BuddyLinks:
         """There is a link."""
         self._buddy.joined(peer.key, peer)
 
-        self._is_fenced = True
     def received(self, peer: Peer, batch: list[Message]) -> None:
         """The buddy says something."""
         for message in batch:
@@ -330,6 +370,25 @@ def _said(handshake: Handshake) -> tuple[list[Any], list[list[str]]]:
     """Return introduction and headers, as they travel."""
     path, query, headers, remote, listener, subprotocol = handshake
     return [path, query, remote, listener, subprotocol], [[name, value] for name, value in headers]
+
+
+class _OwnerLinks:
+    """The owner of a link to a gateway that owns uids."""
+
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+
+    def joined(self, peer: Peer) -> None:
+        """There is a link."""
+        self._devices.joined(peer.key, peer)
+
+    def received(self, peer: Peer, batch: list[Message]) -> None:
+        """The other gateway says something."""
+        self._devices.received(peer.key, batch)
+
+    def lost(self, peer: Peer, reason: str) -> None:
+        """The link is gone."""
+        self._devices.lost(peer.key)
 
 
 def page_url(listen: str) -> str:

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import random
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common import messages, wire
+from ..common.curve import Keys
 from ..common.errors import LinkError
 from ..common.link import Connector, LinkSettings, Node, Peer
 from .leases import ANNOUNCE_EVERY, MAX_STATS, time_to_live
@@ -28,9 +30,14 @@ _Report = dict[str, Any]  # of one member: see Agent.ask_members
 
 
 def link_settings(config: Config) -> LinkSettings:
-    """Return what ``[cluster]`` says of links."""
+    """Return what ``[cluster]`` says of links, with the keys if there are any.
+
+    Raises:
+        ConfigError: if the keys cannot be used.
+    """
     cluster = config.cluster
-    return LinkSettings(cluster.probe_interval, cluster.dead_after, cluster.lane_buffer, cluster.secret)
+    keys = Keys(Path(cluster.key), Path(cluster.keys)) if cluster.key else None
+    return LinkSettings(cluster.probe_interval, cluster.dead_after, cluster.lane_buffer, keys)
 
 
 def _ignore(joined: list[Member], left: list[Member]) -> None:

@@ -319,16 +319,6 @@ def test_the_timer_of_one_moves_when_its_worker_dies(crew: Crew) -> None:
     assert ticks == []
 
 
-def test_who_does_not_know_the_secret_is_refused_and_named(crew: Crew) -> None:
-    stranger = crew.begin("worker", "worker-stranger", cluster_secret="another").ready()
-
-    register = crew.processes["register-1"]
-    until(lambda: re.search("WARNING .*worker-stranger", register.log))
-    until(lambda: re.search("(?i)(WARNING|ERROR) .*secret", stranger.log))
-    assert crew.stop("worker-stranger") == 0
-    assert "worker-stranger" not in crew.processes["gateway-1"].log
-
-
 def test_a_worker_with_broken_handlers_says_so_and_the_others_go_on(crew: Crew) -> None:
     guest = crew.connect("gateway-1", "worker-1")
     (crew.folder / "broken.py").write_text("from gatecrew import App\napp = App(\n")

@@ -140,10 +140,7 @@ def test_a_file_that_is_not_toml_is_named_with_the_line(tmp_path: Path, content:
             '[cluster]\nregisters = ["tcp://10.0.0.1:7270"]',
             "[cluster] registers: tcp://10.0.0.1:7270 would carry everything",
         ),
-        (
-            '[cluster]\ninsecure = true\nregisters = ["tcp://10.0.0.1:7270"]',
-            "[cluster] registers: tcp://10.0.0.1:7270 can be reached from other machines; set a secret",
-        ),
+        ('[cluster]\nkey = "a.key"', "[cluster] key: expected both key and keys, or neither"),
         ('[gateway]\nlink = "tcp://10.0.0.1:2900"', "[gateway] link: tcp://10.0.0.1:2900 would carry everything"),
         ('[gateway]\nlink = "tcp://*:2900"', "[gateway] link: found tcp://*:2900, to which nobody can connect"),
         (
@@ -225,11 +222,6 @@ def test_the_variable_or_flag_at_fault_is_named() -> None:
 )
 def test_what_can_work_is_taken(read: Read, text: str) -> None:
     assert read(text) != read("")
-
-
-def test_a_secret_is_in_no_error_and_no_repr(read: Read) -> None:
-    assert "hunter2" not in repr(read('[cluster]\nsecret = "hunter2"'))
-    assert "hunter2" not in error_of(read, '[cluster]\nsecret = ["hunter2"]')
 
 
 def test_registers_have_names_and_addresses() -> None:

@@ -256,5 +256,5 @@ async def test_a_register_that_breaks_the_rules_is_dropped(
 
 
 def test_the_settings_of_links_come_from_the_cluster() -> None:
-    cluster = ClusterConfig(probe_interval=0.1, dead_after=1.0, lane_buffer=70_000, secret="s")
-    assert link_settings(Config(cluster=cluster)) == LinkSettings(0.1, 1.0, 70_000, "s")
+    cluster = ClusterConfig(probe_interval=0.1, dead_after=1.0, lane_buffer=70_000)
+    assert link_settings(Config(cluster=cluster)) == LinkSettings(0.1, 1.0, 70_000)

@@ -77,14 +77,6 @@ async def test_a_port_in_use_is_told_before_anything_else_happens(town: Town) ->
         await town.register("second", register.address)
 
 
-async def test_who_does_not_know_the_secret_is_no_member(town: Town, log: Log) -> None:
-    await town.register(settings=LinkSettings(secret="s3cret"))
-    stranger = town.member("stranger")
-    await log.says("refused", "another secret")
-    assert stranger.agent.members == {}
-    assert "s3cret" not in "".join(log.lines)
-
-
 async def test_changes_are_numbered_within_an_epoch(town: Town, recorder: Recorder) -> None:
     await town.register()
     town.connector(recorder, "caller")
