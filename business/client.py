@@ -75,9 +75,9 @@ class ClientHandle:
         """Cut it off at once."""
         self._api.destroy_client(self.id)
 
-    def bind(self, uid: str) -> None:
-        """Give it this uid."""
-        self._api.bind_uid(self.id, uid)
+    def bind(self, uid: str, device: str = "") -> None:
+        """Give it this uid; see :meth:`Commands.bind_uid`."""
+        self._api.bind_uid(self.id, uid, device)
 
     def unbind(self) -> None:
         """Take its uid away."""

@@ -109,13 +109,25 @@ class Commands:
 
     # Binding and grouping
 
-    def bind_uid(self, client: AnyClient, uid: str) -> None:
-        """Give a client a uid, in place of one that it had. A uid may have many clients, on any gateways."""
+    def bind_uid(self, client: AnyClient, uid: str, device: str = "") -> None:
+        """Give a client a uid, in place of one that it had. A uid may have many clients, on any gateways.
+
+        Args:
+            client: the client.
+            uid: the uid.
+            device: what kind of device it is, if ``[gateway] devices_per_uid`` counts kinds apart.
+        """
         client_id = id_of(client)
         uid = name("uid", uid)
         self._record(
             gateway_of(client_id),
-            [op.BIND, client_id, uid, self._changes(client_id, lambda client: client.rebind(uid))],
+            [
+                op.BIND,
+                client_id,
+                uid,
+                device and name("device", device),
+                self._changes(client_id, lambda client: client.rebind(uid)),
+            ],
         )
 
     def unbind_uid(self, client: AnyClient) -> None:

@@ -37,6 +37,7 @@ class Accept:
 
     Args:
         uid: the uid that it is bound to.
+        device: what kind of device it is, if ``[gateway] devices_per_uid`` counts kinds apart.
         groups: that it is put into.
         session: with which it begins.
         subprotocol: one of those that it offers; None for what the gateway chose by its configuration.
@@ -47,6 +48,7 @@ class Accept:
     """
 
     uid: str | None = None
+    device: str = ""
     groups: Sequence[str] = ()
     session: Mapping[str, Any] = field(default_factory=dict)
     subprotocol: str | None = None
@@ -55,6 +57,8 @@ class Accept:
     def __post_init__(self) -> None:
         if self.uid is not None:
             name("uid", self.uid)
+        if self.device:
+            name("device", self.device)
         names("group", self.groups)
         session_map(self.session)
 
@@ -97,12 +101,13 @@ def answer(number: int, decision: object, request: Request) -> Message:
     """
     match decision:
         case None:
-            return [op.ACCEPT, number, None, [], {}, None, None]
-        case Accept(uid, groups, session, subprotocol, token):
+            return [op.ACCEPT, number, None, "", [], {}, None, None]
+        case Accept(uid, device, groups, session, subprotocol, token):
             if subprotocol is not None and subprotocol not in request.subprotocols:
                 raise AppError(f"on_handshake: chose the subprotocol {subprotocol!r}, which the client does not offer")
             fields = None if token is None else token.fields()
-            return [op.ACCEPT, number, uid, names("group", groups), session_map(session), subprotocol, fields]
+            joined, kept = names("group", groups), session_map(session)
+            return [op.ACCEPT, number, uid, device, joined, kept, subprotocol, fields]
         case Refuse(status, reason, retry_after):
             return [op.REFUSE, number, int(status), reason, retry_after]
     raise AppError(f"on_handshake: decided on {type(decision).__name__}, expected Accept(...), Refuse(...) or None")

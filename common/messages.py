@@ -37,7 +37,7 @@ SEND: Final = 17  #: [client or list of clients, data]
 SEND_UID: Final = 18  #: [uids, data]
 SEND_GROUP: Final = 19  #: [groups, data, excluded clients]
 SEND_ALL: Final = 20  #: [data, excluded clients]
-BIND: Final = 21  #: [client, uid, counted]
+BIND: Final = 21  #: [client, uid, device, counted]
 UNBIND: Final = 22  #: [client, counted]
 JOIN: Final = 23  #: [client, group]
 LEAVE: Final = 24  #: [client, group]
@@ -54,7 +54,7 @@ TAKE: Final = 32
 #: origin was. The origin is an event id, and the number tells which part of its turn this is, or it is the sender's key, and
 #: the number rises.
 TURN: Final = 33
-#: [number, uid or None, groups, session, subprotocol or None, token or None]: the client may come. A token is
+#: [number, uid or None, device, groups, session, subprotocol or None, token or None]: the client may come. A token is
 #: [expires, id or None, issued], times being those of the world, in seconds since 1970.
 ACCEPT: Final = 34
 REFUSE: Final = 35  #: [number, HTTP status, reason, seconds after which to come again or None]
@@ -80,6 +80,12 @@ WHOLE: Final = 66  #: []: since this link began you were told everything
 RELEASE_ALL: Final = 67  #: []: another gateway is the buddy now
 # Buddy -> gateway
 KNOWN: Final = 68  #: []: the answer to WHOLE
+# Gateway -> the gateway that counts the clients of a uid, its owner. A device is a kind of device, or empty.
+CLAIM: Final = 80  #: [uid, device, client, since or None]: a place for it; with the time, if it was granted one before
+UNCLAIM: Final = 81  #: [uid, device, client]: it needs none any more
+# Owner -> gateway
+GRANTED: Final = 82  #: [uid, device, client, since]: it may stay
+TOO_MANY: Final = 83  #: [uid, device, client]: it must go
 # Buddy -> worker -> lost gateway, if it is there again
 FENCE: Final = 69  #: [key]: this gateway was lost and its clients' close told; it is heeded no more
 

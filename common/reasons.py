@@ -31,6 +31,7 @@ NOT_UTF8 = Reason("not_utf8", 1007, "text that is not UTF-8")
 PROTOCOL_ERROR = Reason("protocol_error", 1002, "not RFC 6455")
 INTERNAL_ERROR = Reason("internal_error", 1011, "a failure of the gateway")
 AUTH_TIMEOUT = Reason("auth_timeout", 1008, "auth_timeout")
+TOO_MANY_DEVICES = Reason("too_many_devices", 1008, "too_many_devices")
 TOKEN_EXPIRED = Reason("token_expired", 3000, "token_expired")
 TOKEN_REVOKED = Reason("token_revoked", 3000, "token_revoked")
 GATEWAY_LOST = Reason("gateway_lost", 1006, "gateway_lost")  # told to handlers only: the client is not there any more

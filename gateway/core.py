@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ..common.messages import Message
     from .admission import Door
+    from .devices import Devices
     from .dispatch import Dispatch, Port
 
 _log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Core:
         clock: returns seconds.
         wall: returns seconds since 1970, by which tokens end.
         auth_timeout: seconds that a client may be without a uid; 0 for no limit.
+        devices: the places of the clients that have a uid; None if a uid may have any number.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Core:
         *,
         wall: Callable[[], float] = lambda: 0.0,
         auth_timeout: float = 0.0,
+        devices: Devices | None = None,
     ) -> None:
         self.key = key
         self.dispatch = dispatch
@@ -115,6 +118,7 @@ class Core:
         self._lost: deque[str] = deque(maxlen=MAX_LOST)  # keys of gateways whose clients' close was told here
         self.admission = Admission(dispatch.choose)
         self.credentials = Credentials(auth_timeout, clock, wall)
+        self._devices = devices
         self.mirror: Mirror | None = None
         self.fenced: Callable[[], object] = lambda: None  #: told when this gateway itself was taken for lost
         dispatch.finished = self._finished
@@ -124,7 +128,7 @@ class Core:
             op.SEND_UID: (3, self._send_uid),
             op.SEND_GROUP: (4, self._send_group),
             op.SEND_ALL: (3, self._send_all),
-            op.BIND: (4, self._bind),
+            op.BIND: (5, self._bind),
             op.UNBIND: (3, self._unbind),
             op.JOIN: (3, self._join),
             op.LEAVE: (3, self._leave),
@@ -135,7 +139,7 @@ class Core:
             op.DESTROY_CLIENT: (2, self._destroy_client),
             op.TURN: (4, self._turn),
             op.TAKE: (3, self._take),
-            op.ACCEPT: (7, self._accept),
+            op.ACCEPT: (8, self._accept),
             op.REFUSE: (5, self._refuse),
             op.TOKEN: (3, self._token),
             op.REVOKE: (5, self._revoke),
@@ -162,6 +166,11 @@ class Core:
         self.admission.arrived(client, door, headers)
         return client
 
+    def gave_up(self, client: Client) -> None:
+        """A client that had arrived hung up, or waited for too long."""
+        self.admission.gave_up(client)
+        self._release(client)
+
     def opened(
         self,
         connection: Connection,
@@ -177,6 +186,7 @@ class Core:
             client = Client(new_client_id(self.key), connection, introduction)
         if self.dispatch.full:
             client.open = False
+            self._release(client)
             connection.shut(reasons.OVERLOADED)
         else:
             self.index.add(client)
@@ -198,6 +208,7 @@ class Core:
             client.open = False
             self.index.remove(client)
             self.credentials.forget(client)
+            self._release(client)
             self._closing[client.id] = client
             self._event(client, op.CLOSE, [code, reason])
 
@@ -406,7 +417,7 @@ class Core:
     # Letting in, and letting stay
 
     def _accept(self, message: Message, port: Port | None) -> None:
-        _, number, uid, groups, session, subprotocol, token = message
+        _, number, uid, device, groups, session, subprotocol, token = message
         found = self._decided(port, number)
         if found is None:
             return
@@ -421,7 +432,20 @@ class Core:
         client.session = wire.pack(_map(session))
         if subprotocol is not None:
             client.introduction[4] = _text(subprotocol)
-        door.admit(subprotocol)
+        if client.uid is None or self._devices is None:
+            door.admit(subprotocol)
+            return
+
+        def decided(allowed: bool) -> None:
+            if client.id in self.index.clients:
+                if not allowed:
+                    client.connection.shut(reasons.TOO_MANY_DEVICES)
+            elif allowed:
+                door.admit(subprotocol)
+            else:
+                door.refuse(HTTPStatus.FORBIDDEN, reasons.TOO_MANY_DEVICES.text, None, reasons.TOO_MANY_DEVICES.name)
+
+        self._devices.claim(client, client.uid, _text(device), decided)
 
     def _refuse(self, message: Message, port: Port | None) -> None:
         _, number, status, why, retry_after = message
@@ -462,12 +486,13 @@ class Core:
     # Binding, grouping, sessions
 
     def _bind(self, message: Message, port: Port | None) -> None:
-        _, client_id, uid, counted = message
+        _, client_id, uid, device, counted = message
         client = self._known(client_id)
         if client is not None:
             if client.open:
                 self.index.bind(client, _text(uid))
                 self.credentials.watch(client)
+                self._claim(client, uid, _text(device))
             else:
                 client.uid = _text(uid)
             self._changed(client, port, counted)
@@ -479,9 +504,24 @@ class Core:
             if client.open:
                 self.index.unbind(client)
                 self.credentials.nameless(client)
+                self._release(client)
             else:
                 client.uid = None
             self._changed(client, port, counted)
+
+    def _claim(self, client: Client, uid: str, device: str) -> None:
+        """Claim a place for a client that is there already; if it gets none, it goes."""
+        if self._devices is not None:
+
+            def decided(allowed: bool) -> None:
+                if not allowed:
+                    client.connection.shut(reasons.TOO_MANY_DEVICES)
+
+            self._devices.claim(client, uid, device, decided)
+
+    def _release(self, client: Client) -> None:
+        if self._devices is not None:
+            self._devices.release(client)
 
     def _set_session(self, message: Message, port: Port | None) -> None:
         _, client_id, session, counted = message

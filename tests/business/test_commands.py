@@ -37,7 +37,7 @@ ONE, TWO, OTHER = new_client_id(A), new_client_id(A), new_client_id(B)
         ("send_to_uid", (["ann", "bob"], "hi"), [(None, [op.SEND_UID, ["ann", "bob"], "hi"])]),
         ("send_to_group", ("g", "hi", [ONE]), [(None, [op.SEND_GROUP, ["g"], "hi", [ONE]])]),
         ("send_to_group", (["g", "h"], "hi"), [(None, [op.SEND_GROUP, ["g", "h"], "hi", []])]),
-        ("bind_uid", (ONE, "ann"), [(A, [op.BIND, ONE, "ann", False])]),
+        ("bind_uid", (ONE, "ann"), [(A, [op.BIND, ONE, "ann", "", False])]),
         ("unbind_uid", (OTHER,), [(B, [op.UNBIND, OTHER, False])]),
         ("join_group", (ONE, "g"), [(A, [op.JOIN, ONE, "g"])]),
         ("leave_group", (ONE, "g"), [(A, [op.LEAVE, ONE, "g"])]),

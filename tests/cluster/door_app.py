@@ -33,7 +33,13 @@ async def look_at_the_name(request: Request) -> Accept | None:
         case "/nameless":
             return None
     name = request.query["name"]
-    return Accept(uid=name, groups=["doormen"], session={"name": name}, subprotocol=request.query.get("subprotocol"))
+    return Accept(
+        uid=name,
+        device=request.query.get("device", ""),
+        groups=["doormen"],
+        session={"name": name},
+        subprotocol=request.query.get("subprotocol"),
+    )
 
 
 @app.on_connect

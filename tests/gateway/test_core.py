@@ -216,7 +216,7 @@ def test_a_client_id_names_its_gateway() -> None:
 def test_a_client_that_closed_is_in_no_index() -> None:
     house = House()
     client = house.open()
-    house.do([op.BIND, client.id, "ann", False], [op.JOIN, client.id, "red"])
+    house.do([op.BIND, client.id, "ann", "", False], [op.JOIN, client.id, "red"])
     house.core.closed(client, 1000, "")
 
     assert house.ask(Ask.ONLINE, client.id) is False
@@ -227,7 +227,7 @@ def test_a_client_that_closed_is_in_no_index() -> None:
 def test_its_close_event_still_says_who_a_client_was() -> None:
     house = House()
     client = house.open()
-    house.do([op.BIND, client.id, "ann", False])
+    house.do([op.BIND, client.id, "ann", "", False])
     house.core.closed(client, 1000, "")
     worker = house.join()
 
@@ -270,10 +270,14 @@ def test_who_repeats_a_change_of_a_client_is_told_with_the_next_event_what_it_is
     house = House()
     client = house.open()
     first = house.join("worker-1")
-    first.do([op.TURN, "event", 1, [[op.SET_SESSION, client.id, {"n": 1}, True], [op.BIND, client.id, "ann", True]]])
+    first.do(
+        [op.TURN, "event", 1, [[op.SET_SESSION, client.id, {"n": 1}, True], [op.BIND, client.id, "ann", "", True]]]
+    )
     house.dispatch.lost(first.port)
     second = house.join("worker-2")
-    second.do([op.TURN, "event", 1, [[op.SET_SESSION, client.id, {"n": 2}, True], [op.BIND, client.id, "bob", True]]])
+    second.do(
+        [op.TURN, "event", 1, [[op.SET_SESSION, client.id, {"n": 2}, True], [op.BIND, client.id, "bob", "", True]]]
+    )
     house.core.received(client, "next")
 
     assert [event[4] for event in second.asker.events] == [
@@ -307,9 +311,9 @@ def test_a_message_to_uids() -> None:
     house = House()
     phone, laptop, bob, nobody = (house.open() for _ in range(4))
     house.do(
-        [op.BIND, phone.id, "ann", False],
-        [op.BIND, laptop.id, "ann", False],
-        [op.BIND, bob.id, "bob", False],
+        [op.BIND, phone.id, "ann", "", False],
+        [op.BIND, laptop.id, "ann", "", False],
+        [op.BIND, bob.id, "bob", "", False],
         [op.SEND_UID, ["ann"], "a"],
         [op.SEND_UID, ["bob", "ann", "nobody", "bob"], "b"],
     )
@@ -365,7 +369,7 @@ def test_a_slow_client_is_closed_in_the_middle_of_a_message_to_all(*, plain: boo
     worker = house.join()
     clients = [house.open(room=1 if number % 2 else 10, plain=plain) for number in range(6)]
     for client in clients:
-        house.do([op.JOIN, client.id, "red"], [op.BIND, client.id, "ann", False])
+        house.do([op.JOIN, client.id, "red"], [op.BIND, client.id, "ann", "", False])
     house.do([op.SEND_ALL, "1", []], [op.SEND_ALL, "2", []])
 
     assert [len(got(client)) for client in clients] == [2, 1, 2, 1, 2, 1]
@@ -380,7 +384,7 @@ def test_slow_clients_may_be_closed_by_a_message_to_their_group_or_uid() -> None
     for command in ([op.SEND_GROUP, ["red"], "hi", []], [op.SEND_UID, ["ann"], "hi"]):
         clients = [house.open(room=0) for _ in range(5)]
         for client in clients:
-            house.do([op.JOIN, client.id, "red"], [op.BIND, client.id, "ann", False])
+            house.do([op.JOIN, client.id, "red"], [op.BIND, client.id, "ann", "", False])
         house.do(command)
 
         assert all(socket_of(client).closed for client in clients)
@@ -394,7 +398,11 @@ def test_slow_clients_may_be_closed_by_a_message_to_their_group_or_uid() -> None
 def test_a_uid_that_is_bound_again_takes_the_place_of_the_first() -> None:
     house = House()
     client = house.open()
-    house.do([op.BIND, client.id, "ann", False], [op.BIND, client.id, "bob", False], [op.BIND, client.id, "bob", False])
+    house.do(
+        [op.BIND, client.id, "ann", "", False],
+        [op.BIND, client.id, "bob", "", False],
+        [op.BIND, client.id, "bob", "", False],
+    )
 
     assert house.ask(Ask.UIDS) == ["bob"]
     house.do([op.UNBIND, client.id, False], [op.UNBIND, client.id, False])
@@ -456,7 +464,7 @@ def test_a_session_is_set_and_updated() -> None:
 @pytest.mark.parametrize(
     ("command", "uid", "session"),
     [
-        ([op.BIND, "ann"], "ann", {}),
+        ([op.BIND, "ann", ""], "ann", {}),
         ([op.UNBIND], None, {}),
         ([op.SET_SESSION, {"a": 1}], None, {"a": 1}),
         ([op.UPDATE_SESSION, {"a": 1}, []], None, {"a": 1}),
@@ -487,7 +495,7 @@ def test_a_change_by_a_worker_that_does_not_have_the_client_is_not_counted() -> 
     one, other = house.join("a"), house.join("b")
     client = house.open()
     has, has_not = (one, other) if one.asker.events else (other, one)
-    has_not.do([op.BIND, client.id, "ann", True])
+    has_not.do([op.BIND, client.id, "ann", "", True])
     house.core.received(client, "1")
 
     assert has.asker.events[-1][4][:2] == [0, "ann"]
@@ -497,12 +505,12 @@ def test_a_client_on_its_way_out_may_still_be_changed_until_its_close_event_is_d
     house = House()
     worker = house.join(credit=1)
     client = house.open()
-    house.do([op.BIND, client.id, "ann", False])
+    house.do([op.BIND, client.id, "ann", "", False])
     house.core.closed(client, 1000, "")
     worker.do(
         [op.SET_SESSION, client.id, {"a": 1}, True],
         [op.UPDATE_SESSION, client.id, {"b": 2}, [], True],
-        [op.BIND, client.id, "bob", True],
+        [op.BIND, client.id, "bob", "", True],
     )
     assert house.counters == {}
     assert house.ask(Ask.UIDS) == []
@@ -512,7 +520,7 @@ def test_a_client_on_its_way_out_may_still_be_changed_until_its_close_event_is_d
     worker.do([op.UNBIND, client.id, True])
     assert client.uid is None
     worker.finish()
-    worker.do([op.BIND, client.id, "cy", True], [op.SET_SESSION, client.id, {}, True])
+    worker.do([op.BIND, client.id, "cy", "", True], [op.SET_SESSION, client.id, {}, True])
     assert house.counters == {"discarded.client_gone": 2}
 
 
@@ -603,7 +611,7 @@ def test_commands_of_a_batch_take_effect_before_the_events_after_its_ack() -> No
     worker = house.join(credit=1)
     client = house.open()
     house.core.received(client, "hi")
-    worker.do([op.BIND, client.id, "ann", True], [op.ACK, 1])
+    worker.do([op.BIND, client.id, "ann", "", True], [op.ACK, 1])
 
     assert worker.asker.events[-1][4] == [1, "ann", wire.pack({}), None, False]
 
@@ -685,7 +693,7 @@ def test_an_answer_that_is_too_big_is_told_and_costs_nobody_else_his(ask: Ask, m
     house = House()
     for number in range(10):
         client = house.open()
-        house.do([op.BIND, client.id, f"uid {number}", False], [op.JOIN, client.id, "red"])
+        house.do([op.BIND, client.id, f"uid {number}", "", False], [op.JOIN, client.id, "red"])
         house.do([op.SET_SESSION, client.id, dict.fromkeys("abcd"), False])
     for module in (core_module, answers_module):
         monkeypatch.setattr(module, "MAX_ANSWER", 64)
@@ -705,7 +713,7 @@ GOOD: list[Message] = [
     [op.SEND_UID, ["ann"], "hi"],
     [op.SEND_GROUP, [GROUP], "hi", []],
     [op.SEND_ALL, "hi", []],
-    [op.BIND, CLIENT, "bob", False],
+    [op.BIND, CLIENT, "bob", "", False],
     [op.UNBIND, CLIENT, False],
     [op.JOIN, CLIENT, GROUP],
     [op.LEAVE, CLIENT, GROUP],
@@ -736,8 +744,8 @@ BAD: list[Message] = [
     *with_each([op.SEND_GROUP, [GROUP], "hi", []], 3, 5, CLIENT, [5], {CLIENT: 1}),
     *with_each([op.SEND_ALL, "hi", []], 1, None, 5),
     *with_each([op.SEND_ALL, "hi", []], 2, 5, [None]),
-    *with_each([op.BIND, CLIENT, "bob", False], 1, None, 5, [CLIENT], {}),
-    *with_each([op.BIND, CLIENT, "bob", False], 2, None, 5, b"bob", ["bob"], {}),
+    *with_each([op.BIND, CLIENT, "bob", "", False], 1, None, 5, [CLIENT], {}),
+    *with_each([op.BIND, CLIENT, "bob", "", False], 2, None, 5, b"bob", ["bob"], {}),
     *with_each([op.UNBIND, CLIENT, False], 1, None, 5, [CLIENT], {}),
     *with_each([op.JOIN, CLIENT, GROUP], 1, None, 5, [CLIENT], {}),
     *with_each([op.JOIN, CLIENT, GROUP], 2, None, 5, b"red", [GROUP], {}),
@@ -782,7 +790,9 @@ def furnished() -> tuple[House, Staff, Client]:
     worker = house.join()
     client = house.open()
     house.do(
-        [op.BIND, client.id, "ann", False], [op.JOIN, client.id, GROUP], [op.SET_SESSION, client.id, {"a": 1}, False]
+        [op.BIND, client.id, "ann", "", False],
+        [op.JOIN, client.id, GROUP],
+        [op.SET_SESSION, client.id, {"a": 1}, False],
     )
     return house, worker, client
 
@@ -985,7 +995,7 @@ def test_who_mirrors_the_clients_hears_of_each_before_any_worker_and_until_its_c
 
     house.core.mirror = Mirror()
     ann = house.open()
-    worker.do([op.BIND, ann.id, "u1", True], [op.UPDATE_SESSION, ann.id, {"a": 1}, [], True])
+    worker.do([op.BIND, ann.id, "u1", "", True], [op.UPDATE_SESSION, ann.id, {"a": 1}, [], True])
     house.core.closed(ann, 1000, "")
     assert [client.id for client in house.core.known_clients()] == [ann.id]
     worker.finish()
