@@ -172,6 +172,7 @@ class _Zap:
     def end(cls) -> None:
         assert cls._socket is not None, "it was begun with the first guard"
         cls._loop.remove_reader(cls._socket.FD)
+        cls._socket.unbind(_ZAP)  # now, for the next one; closing takes its time
         cls._socket.close()
         cls._socket = None
 
