@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from gatecrew import Client, Request
     from gatecrew.common.link import Peer
 
-FAULTY: Final = 1.5  #: seconds in which faults begin and clients talk
-LONGEST: Final = 3.0  #: of a fault
+FAULTY: Final = 1.2  #: seconds in which faults begin and clients talk
+LONGEST: Final = 2.5  #: of a fault
 PATIENCE: Final = 30.0  #: seconds after the last fault in which everything has to be in order again
 
 
@@ -113,11 +113,11 @@ class Scenario:
     async def _play(self, cluster: Simulation) -> None:
         chance = self._chance
         async with asyncio.TaskGroup() as group:
-            for number in range(chance.randint(3, 6)):
+            for number in range(chance.randint(2, 5)):
                 player = Player(f"u{number}", f"gateway-{chance.randint(1, 2)}")
                 self.players.append(player)
                 group.create_task(self._talk(player))
-            for _ in range(chance.randint(2, 4)):
+            for _ in range(chance.randint(1, 3)):
                 group.create_task(self._harm())
         self._tell("all is healed")
         await self._settle()
@@ -139,7 +139,7 @@ class Scenario:
         await cluster.sleep(chance.uniform(0, 0.3))
         try:
             guest = player.guest = await cluster.connect(player.gateway, f"/{player.name}")
-            messages = chance.randint(3, 9)
+            messages = chance.randint(3, 7)
             for number in range(1, 1 + messages):
                 await cluster.sleep(chance.uniform(0, 2 * FAULTY / messages) if chance.random() < 0.7 else 0)
                 addressee = chance.choice(self.players)
