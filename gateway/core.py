@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from http import HTTPStatus
 from itertools import chain
+from math import isnan
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..common import messages as op
@@ -87,7 +88,8 @@ class Core:
             ``discarded.asker_full`` for each query that got no answer because its asker asks faster than it reads,
             ``discarded.session_too_big`` and ``discarded.too_many_groups`` for each command past :data:`MAX_SESSION` and
             :data:`MAX_GROUPS`, ``answers.too_big`` for each that was told that its answer is over :data:`~.answers.MAX_ANSWER`, and
-            ``commands.repeated`` for each command that came again and was left out.
+            ``discarded.revocations`` for each
+            that was forgotten before its time, ``commands.repeated`` for each command that came again and was left out.
         clock: returns seconds.
         wall: returns seconds since 1970, by which tokens end.
         auth_timeout: seconds that a client may be without a uid; 0 for no limit.
@@ -155,13 +157,11 @@ class Core:
 
     # What clients do
 
-    def arrived(self, door: Door, introduction: list[Any], headers: list[list[str]]) -> Client | None:
-        """A client is in the handshake. Return it if a worker has to decide on it; what that says is told to the door.
+    def arrived(self, door: Door, introduction: list[Any], headers: list[list[str]]) -> Client:
+        """A client is in the handshake, and :attr:`admission` needs a worker to decide on it. The door is told what that says.
 
         ``introduction`` is [path, query, remote, listener, subprotocol].
         """
-        if not self.admission.needed:
-            return None
         client = Client(new_client_id(self.key), door, introduction)
         self.admission.arrived(client, door, headers)
         return client
@@ -473,6 +473,7 @@ class Core:
 
     def _revoke(self, message: Message, _: Port | None) -> None:
         news = self.credentials.revoke(*message[1:])
+        self.counters["discarded.revocations"] = self.credentials.forgotten
         if news is None:
             return
         for port in self.dispatch.workers:
@@ -627,8 +628,10 @@ def _texts(value: Any) -> list[str]:
 
 def _credential(value: Any) -> list[Any] | None:
     match value:
-        case None | [int() | float(), None | str(), int() | float()]:
-            return value
+        case None:
+            return None
+        case [int() | float() as expires, None | str(), int() | float()] if not isnan(expires):
+            return [float(expires), *value[1:]]
     raise LinkError("something else where the end, the id and the issue of a token are due")
 
 

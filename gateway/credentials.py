@@ -5,6 +5,7 @@ Pure: the clocks are arguments.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from ..common import reasons
@@ -70,7 +71,7 @@ class Credentials:
 
     def _deadline(self, client: Client) -> float | None:
         deadlines = []
-        if client.token is not None:
+        if client.token is not None and client.token[0] < inf:
             deadlines.append(self._clock() + client.token[0] - self._wall())
         if self._must_log_in(client):
             deadlines.append(client.nameless_since + self._auth_timeout)
@@ -92,6 +93,11 @@ class Credentials:
         elif type(since) not in (int, float):
             raise LinkError(f"revokes what was issued before {since!r}")
         return [what, value, since, until] if self._revocations.add(what, value, since, until, now) else None
+
+    @property
+    def forgotten(self) -> int:
+        """How many revocations were forgotten before their time."""
+        return self._revocations.forgotten
 
     def revoked(self) -> Iterator[list[Any]]:
         """Yield all that is revoked, as :meth:`revoke` took it."""

@@ -214,7 +214,7 @@ class Gateway:
 
     def arrived(self, connection: Connection, handshake: Handshake) -> Client | None:
         """A client is in the handshake. Return it if a worker has to decide on it."""
-        return self._core.arrived(connection, *_said(handshake))
+        return self._core.arrived(connection, *_said(handshake)) if self._core.admission.needed else None
 
     def gave_up(self, client: Client) -> None:
         """A client did not wait for the decision, or waited for too long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf, nan
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from gatecrew.common.messages import Ask, Message
 from gatecrew.gateway import answers as answers_module
 from gatecrew.gateway import core as core_module
 from gatecrew.gateway.core import LAST, Core
+from gatecrew.gateway.devices import Claims, Devices
 from gatecrew.gateway.dispatch import Dispatch, Port
 from gatecrew.gateway.frames import encode
 from gatecrew.gateway.placement import router
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 KEY = "abcdefgh"
 INTRODUCTION = ["/chat", {"room": "1"}, "127.0.0.1:5000", "ws://127.0.0.1:7272", None]
+EPOCH = 1_700_000_000.0  # the world's time when a test begins
 HEADERS = [["Host", "localhost"]]
 
 
@@ -42,6 +45,13 @@ class Socket:
         self.frames = 0
         self.closed: tuple[int, str] | None = None
         self.closed_for: Reason | None = None
+        self.answer: list[object] = []  # what was said at the door
+
+    def admit(self, subprotocol: str | None) -> None:
+        self.answer.append(subprotocol)
+
+    def refuse(self, status: int, why: str, retry_after: int | None = None, cause: str = "denied") -> None:
+        self.answer.append((status, why, retry_after, cause))
 
     def write(self, frame: bytes) -> None:
         assert self.plain
@@ -100,11 +110,27 @@ class Asker:
 class House:
     """A gateway with the sockets and askers around it."""
 
-    def __init__(self, client_pending: int = 256, event_buffer: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        client_pending: int = 256,
+        event_buffer: int = 1 << 30,
+        *,
+        auth_timeout: float = 0,
+        devices: Devices | None = None,
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self.dispatch = Dispatch(router("sticky", Random(1)), client_pending, event_buffer)
         self.now = 0.0
-        self.core = Core(KEY, self.dispatch, encode, self.counters, lambda: self.now)
+        self.core = Core(
+            KEY,
+            self.dispatch,
+            encode,
+            self.counters,
+            lambda: self.now,
+            wall=lambda: EPOCH + self.now,
+            auth_timeout=auth_timeout,
+            devices=devices,
+        )
         self.caller = Asker()
 
     def open(self, *, plain: bool = True, room: int = 1 << 30) -> Client:
@@ -116,11 +142,16 @@ class House:
             self.core.closed(client, *socket.closed)
         return client
 
-    def join(self, name: str = "worker-1", credit: int = 1000) -> Staff:
+    def join(self, name: str = "worker-1", credit: int = 1000, *, decides: bool = False) -> Staff:
         asker = Asker()
         staff = Staff(self, asker, Port(name, f"key of {name}", 0, asker.send))
-        staff.do([op.TAKE, credit, False])
+        staff.do([op.TAKE, credit, decides])
         return staff
+
+    def arrive(self) -> tuple[Client, Socket]:
+        """Do as the listener does with a client whose handshake a worker has to decide on."""
+        socket = Socket(self, plain=True, room=1 << 30)
+        return self.core.arrived(socket, [*INTRODUCTION], HEADERS), socket
 
     def do(self, *batch: Message) -> None:
         """Let the caller command something."""
@@ -704,6 +735,168 @@ def test_an_answer_that_is_too_big_is_told_and_costs_nobody_else_his(ask: Ask, m
     assert house.counters["answers.too_big"] == 1
 
 
+# Who may come, and stay
+
+
+def with_each(message: Message, place: int, *values: object) -> list[Message]:
+    """Return the message once with each of these values at one place."""
+    return [[*message[:place], value, *message[place + 1 :]] for value in values]
+
+
+ACCEPTED: Message = [op.ACCEPT, 1, "ann", "", [], {}, None, None]
+#: Decisions on handshakes that are none.
+DECISIONS = [
+    *with_each(ACCEPTED, 2, 5, ["ann"]),
+    *with_each(ACCEPTED, 4, None, "red", [5]),
+    *with_each(ACCEPTED, 5, None, []),
+    *with_each(ACCEPTED, 6, 5, ["v1"]),
+    *with_each(ACCEPTED, 7, 5, []),
+    *with_each([op.REFUSE, 1, 401, "", None], 2, None, "401", 200, 101, 600),
+    *with_each([op.REFUSE, 1, 401, "", None], 3, None, 5),
+    *with_each([op.REFUSE, 1, 401, "", None], 4, "soon", 0.5),
+]
+
+
+def test_a_client_that_a_worker_accepts_is_what_the_worker_says_before_it_is_open() -> None:
+    house = House()
+    worker = house.join(decides=True)
+    client, socket = house.arrive()
+    assert worker.asker.events == [[op.HANDSHAKE, 1, client.id, INTRODUCTION, HEADERS]]
+    assert house.core.index.clients == {}
+
+    worker.do([op.ACCEPT, 1, "ann", "", ["red"], {"a": 1}, "v2", None])
+    assert socket.answer == ["v2"]
+    house.core.opened(socket, client.introduction, HEADERS, client)
+
+    assert house.core.index.of_uids(["ann"]) == [client]
+    assert house.core.index.of_groups(["red"]) == {client}
+    event = worker.asker.events[1]
+    assert event[0] == op.CONNECT
+    assert event[4] == [0, "ann", wire.pack({"a": 1}), [*INTRODUCTION[:4], "v2"], False]
+    verify(house)
+
+
+def test_a_client_that_a_worker_refuses_is_told_so() -> None:
+    house = House()
+    worker = house.join(decides=True)
+    _, socket = house.arrive()
+
+    worker.do([op.REFUSE, 1, 429, "not so fast", 7])
+
+    assert socket.answer == [(429, "not so fast", 7, "denied")]
+
+
+def test_what_is_decided_on_who_gave_up_is_nothing() -> None:
+    house = House()
+    worker = house.join(decides=True)
+    client, socket = house.arrive()
+    house.core.gave_up(client)
+
+    worker.do([op.ACCEPT, 1, "ann", "", [], {}, None, None], [op.REFUSE, 1, 401, "", None])
+
+    assert socket.answer == []
+
+
+@pytest.mark.parametrize("message", DECISIONS, ids=repr)
+def test_a_decision_that_is_not_made_as_it_should_be_is_an_error_of_the_worker(message: Message) -> None:
+    house = House()
+    worker = house.join(decides=True)
+    _, socket = house.arrive()
+
+    with pytest.raises(LinkError):
+        worker.do(message)
+    assert socket.answer == []
+
+
+def test_who_comes_by_a_token_that_is_revoked_meanwhile_is_refused() -> None:
+    house = House()
+    worker = house.join(decides=True)
+    sockets = [house.arrive()[1] for _ in range(3)]
+
+    house.do([op.REVOKE, "uid", "ann", None, 60])
+    worker.do([op.ACCEPT, 1, "ann", "", [], {}, None, [EPOCH + 60, "t1", EPOCH - 1]])
+    worker.do([op.ACCEPT, 2, "ann", "", [], {}, None, [EPOCH - 1, "t1", EPOCH - 9]])
+    worker.do([op.ACCEPT, 3, "ann", "", [], {}, None, [inf, "t1", EPOCH + 1]])
+
+    refused = [(401, why, None, why) for why in ("token_revoked", "token_expired")]
+    assert [socket.answer for socket in sockets] == [[refused[0]], [refused[1]], [None]]
+
+
+def test_who_stays_by_a_token_goes_when_that_ends_or_is_revoked() -> None:
+    house = House()
+    worker = house.join()
+    ended, renewed, revoked, other = (house.open() for _ in range(4))
+    for client in (ended, renewed, revoked, other):
+        house.do([op.BIND, client.id, "ann", "", False], [op.TOKEN, client.id, [EPOCH + 10, client.id, EPOCH]])
+
+    house.do([op.TOKEN, renewed.id, [inf, None, EPOCH]], [op.REVOKE, "id", revoked.id, None, 60])
+    house.now = 11
+    house.core.look_after()
+    assert [socket_of(client).closed_for for client in (ended, renewed, revoked)] == [
+        reasons.TOKEN_EXPIRED,
+        None,
+        reasons.TOKEN_REVOKED,
+    ]
+
+    house.do([op.TOKEN, renewed.id, [EPOCH + 5, None, EPOCH]])
+    assert socket_of(renewed).closed_for is reasons.TOKEN_EXPIRED
+    revocations = [[op.REVOKED, "id", revoked.id, EPOCH, EPOCH + 60]]
+    assert [event for event in worker.asker.events if event[0] == op.REVOKED] == revocations
+    late = house.join("worker-2")
+    assert late.asker.events[:1] == revocations
+
+
+def test_who_has_no_uid_in_time_is_closed() -> None:
+    house = House(auth_timeout=5)
+    silent, named, unbound, gone = (house.open() for _ in range(4))
+    house.do([op.BIND, named.id, "ann", "", False], [op.BIND, unbound.id, "bob", "", False])
+    house.core.closed(gone, 1000, "")
+    house.now = 4
+    house.do([op.UNBIND, unbound.id, False])
+
+    house.now = 6
+    house.core.look_after()
+    assert [socket_of(client).closed_for for client in (silent, named, unbound, gone)] == [
+        reasons.AUTH_TIMEOUT,
+        None,
+        None,
+        None,
+    ]
+    house.now = 10
+    house.core.look_after()
+    assert socket_of(unbound).closed_for is reasons.AUTH_TIMEOUT
+
+
+def test_one_client_too_many_takes_the_place_of_the_oldest() -> None:
+    house = House(devices=Devices(KEY, Claims(1, keep_oldest=False, wall=lambda: EPOCH)))
+    first, second, third = (house.open() for _ in range(3))
+    house.do([op.BIND, first.id, "ann", "", False], [op.BIND, second.id, "ann", "tv", False])
+
+    house.do([op.BIND, third.id, "ann", "", False])
+    assert socket_of(first).closed_for is reasons.TOO_MANY_DEVICES
+    assert house.core.index.uids == {"ann": {second, third}}
+
+    house.core.closed(third, 1000, "")
+    house.do([op.UNBIND, second.id, False], [op.BIND, second.id, "ann", "", False])
+    assert socket_of(second).closed_for is None
+    verify(house)
+
+
+def test_one_client_too_many_is_refused_at_the_door_and_who_gave_up_there_has_no_place() -> None:
+    house = House(devices=Devices(KEY, Claims(1, keep_oldest=True, wall=lambda: EPOCH)))
+    worker = house.join(decides=True)
+    (first, socket), (_, other) = house.arrive(), house.arrive()
+    for number in (1, 2):
+        worker.do([op.ACCEPT, number, "ann", "", [], {}, None, None])
+    assert socket.answer == [None]
+    assert other.answer == [(403, "too_many_devices", None, "too_many_devices")]
+
+    house.core.gave_up(first)
+    _, third = house.arrive()
+    worker.do([op.ACCEPT, 3, "ann", "", [], {}, None, None])
+    assert third.answer == [None]
+
+
 # Messages that are not made as they should be
 
 CLIENT, GROUP = "the id of a client", "red"
@@ -725,12 +918,11 @@ GOOD: list[Message] = [
     [op.QUERY, 1, int(Ask.ONLINE), CLIENT],
     [op.TURN, "event", 1, [[op.JOIN, CLIENT, GROUP], [op.SET_SESSION, CLIENT, {}, True]]],
     [op.DRAIN],
+    [op.TOKEN, CLIENT, [2e9, "t1", 0]],
+    [op.REVOKE, "uid", "bob", None, 60.0],
+    [op.ACCEPT, 1, None, "", [], {}, None, None],
+    [op.REFUSE, 1, 401, "", None],
 ]
-
-
-def with_each(message: Message, place: int, *values: object) -> list[Message]:
-    """Return the message once with each of these values at one place."""
-    return [[*message[:place], value, *message[place + 1 :]] for value in values]
 
 
 #: What the fields must not be. The number of a query and the last field of a bind and the like may be anything.
@@ -769,6 +961,16 @@ BAD: list[Message] = [
     *with_each([op.TURN, "event", 1, []], 3, None, 5, {}, [5], [[]], [[[]]], [[op.UNGROUP]], [[op.UNGROUP, 5]]),
     *with_each([op.TURN, "event", 1, []], 3, [[None]], [[{}]], [[op.ACK, 1]], [[op.TAKE, 5, False]], [[op.DRAIN]]),
     *with_each([op.TURN, "event", 1, []], 3, [[op.TURN, "e", 1, []]], [[op.QUERY, 1, int(Ask.ONLINE), CLIENT]]),
+    *with_each([op.TOKEN, CLIENT, None], 1, None, 5, [CLIENT], {}),
+    *with_each(
+        [op.TOKEN, CLIENT, None], 2, 5, [], [5, None], ["5", None, 0], [5, 5, 0], [5, None, "0"], [nan, None, 0]
+    ),
+    *with_each([op.REVOKE, "uid", "bob", None, 60.0], 1, None, "name", ["uid"]),
+    *with_each([op.REVOKE, "uid", "bob", None, 60.0], 2, None, 5, ["bob"]),
+    *with_each([op.REVOKE, "uid", "bob", None, 60.0], 3, "now", [], True),
+    *with_each([op.REVOKE, "uid", "bob", None, 60.0], 4, None, "60"),
+    *with_each([op.ACCEPT, 1, None, "", [], {}, None, None], 1, None, "1", [1]),
+    *with_each([op.REFUSE, 1, 401, "", None], 1, None, "1", [1]),
     [op.ANSWER, 1, 2],
     [op.MESSAGE, 1, CLIENT, 1, None, "hi"],
     [op.ANNOUNCE],
