@@ -108,16 +108,20 @@ async def test_two_with_keys_meet_and_nobody_between_them_can_read_what_they_say
     above, below = Owner(), Owner()
     acceptor = town.acceptor(above, town.settings(key))
     overheard = bytearray()
+    under_way: list[object] = []
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(4096):
             overheard.extend(data)
             writer.write(data)
         writer.close()
+        await writer.wait_closed()
 
     async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        under_way.append(writer)
         there, here = await asyncio.open_connection(HERE, acceptor.address.rpartition(":")[2])
         await asyncio.gather(listen(reader, here), listen(there, writer))
+        under_way.remove(writer)
 
     server = await asyncio.start_server(between, HERE, 0)
     port = server.sockets[0].getsockname()[1]
@@ -136,7 +140,7 @@ async def test_two_with_keys_meet_and_nobody_between_them_can_read_what_they_say
     await connector.close()
     await acceptor.close()
     server.close()
-    await server.wait_closed()
+    await until(lambda: not under_way)
 
 
 async def test_who_is_not_in_the_list_is_refused_and_both_say_so_once(
@@ -203,6 +207,8 @@ async def test_who_has_no_key_at_all_says_nothing_that_is_heard(town: Town) -> N
         writer.write(junk)
         await writer.drain()
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
     with suppress(TimeoutError):
         async with asyncio.timeout(0.1):
             await plain.recv()
