@@ -79,6 +79,15 @@ class Town:
         self.stack.push_async_callback(acceptor.close)
         return acceptor
 
+    async def successor(self, acceptor: Acceptor, settings: LinkSettings) -> None:
+        """Bind another one in its place, once ZeroMQ has freed it."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(ListenError):
+                    self.acceptor(Owner(), settings, acceptor.address)
+                    return
+                await asyncio.sleep(0.01)
+
     def connector(self, owner: Owner, settings: LinkSettings, address: str, name: str = "worker-1") -> Connector:
         connector = Connector(Node("worker", name, name), settings, owner, address)
         self.stack.push_async_callback(connector.close)
@@ -289,7 +298,7 @@ async def test_keys_change_while_all_goes_on(town: Town) -> None:
     await until(lambda: connector.settings.keys and connector.settings.keys.version == 1)
     assert connector.peer.up, "a new line disturbs nobody"
     await acceptor.close()
-    acceptor = town.acceptor(Owner(), town.settings(new), acceptor.address)
+    await town.successor(acceptor, town.settings(new))
     await until(lambda: len(below.peers) == 2)
     town.known(own_line, new_line)
     await until(lambda: connector.settings.keys and connector.settings.keys.version == 2)
