@@ -130,12 +130,18 @@ def pack(value: object) -> bytes:
 
 
 def unpack(data: bytes | memoryview) -> Any:
-    """Return one packed value: data only, never objects.
+    """Return one packed value: None, numbers, texts, bytes, and lists and maps of them.
+
+    No length is believed that is more than the bytes that there are.
 
     Raises:
         WireError: if it is not exactly one.
     """
     try:
-        return msgpack.unpackb(data)
-    except (ValueError, msgpack.UnpackException) as error:  # bad UTF-8, depth and what is left over are ValueErrors
+        return msgpack.unpackb(data, ext_hook=_refuse, max_ext_len=0)
+    except (ValueError, MemoryError, msgpack.UnpackException) as error:  # also bad UTF-8, depth and what is left over
         raise WireError(f"not msgpack: {error}") from error
+
+
+def _refuse(code: int, data: bytes) -> None:
+    raise ValueError(f"an extension of type {code}")
