@@ -10,6 +10,7 @@ import errno
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,6 +120,7 @@ class Network:
         self._cut: dict[frozenset[str], bool] = {}
         self._chances: dict[str, Random] = {}
         self._sockets: list[Socket] = []
+        self._numbers = count(1)  # of sockets; the simulated processes, too, would mix up two of one number
 
     def chance_of(self, name: str) -> Random:
         """Return the chance of what has this name, which goes on where it was."""
@@ -128,7 +130,7 @@ class Network:
 
     def socket(self, loop: Loop, kind: int) -> Socket:
         """Return a new socket of a process."""
-        made = Socket(self, loop, kind, number=len(self._sockets) + 1)
+        made = Socket(self, loop, kind, number=next(self._numbers))
         self._sockets.append(made)
         return made
 
