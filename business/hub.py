@@ -15,7 +15,7 @@ from ..common import wire
 from ..common.errors import PartialAnswer, QueryError, Unreachable
 from ..common.link import LEFT, Connector, LinkSettings, Node, Peer
 from ..common.revocations import Revocations
-from ..register.agent import Agent
+from ..register.agent import Agent, Member
 from .checks import size
 from .gather import Gather
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ..common.messages import Ask, Message
-    from ..register.view import Member
     from .client import Client
     from .queries import Answers
     from .turn import Stamp
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MAX_QUESTIONS: Final = 10_000  #: of one process that wait for their answers
 MUCH: Final = 1024 * 1024  #: bytes of commands; once there are more, they leave without waiting for others
+HEARSAY: Final = 10.0  #: seconds in which the registers have to confirm a gateway that another gateway told of
 MAX_FENCED: Final = 1000  #: keys of lost gateways that are remembered
 T = TypeVar("T")
 
@@ -328,6 +328,8 @@ class Hub:
         for message in batch:
             if message[0] in (op.ANSWER, op.NO_ANSWER):
                 self.answered(peer.owner_data, message)
+            elif message[0] == op.GATEWAYS:
+                self.told(message[1])
 
     def lost(self, peer: Peer, reason: str) -> None:
         """A link is gone."""
@@ -367,13 +369,35 @@ class Hub:
                 continue
             if member.key in self.gateways:
                 self.gateways[member.key].gone = False
-                continue
-            gateway = self.gateways[member.key] = Gateway(member.name, member.key)
-            gateway.connector = Connector(self._node, self._settings, self, member.address, expect=member.key)
-            gateway.peer = gateway.connector.peer
-            gateway.peer.owner_data = gateway
+            else:
+                self._meet(member)
         if self._listener is not None:
             self._listener.members_changed()
+
+    def told(self, members: list[Any]) -> None:
+        """Take a gateway's word for which gateways there are: a register that has just started may not know of all yet.
+
+        Raises:
+            LinkError: if it is something else.
+        """
+        for record in members:
+            member = Member.read(record)
+            if member.role == "gateway" and member.key not in self.gateways:
+                self._meet(member)
+                self._loop.call_later(HEARSAY, self._forget_if_unknown, member.key)
+
+    def _forget_if_unknown(self, key: str) -> None:
+        gateway = self.gateways.get(key)
+        if gateway is not None and key not in self.agent.members:
+            gateway.gone = True
+            if not gateway.alive:
+                self._let_go(gateway)
+
+    def _meet(self, member: Member) -> None:
+        gateway = self.gateways[member.key] = Gateway(member.name, member.key)
+        gateway.connector = Connector(self._node, self._settings, self, member.address, expect=member.key)
+        gateway.peer = gateway.connector.peer
+        gateway.peer.owner_data = gateway
 
     def _let_go(self, gateway: Gateway) -> None:
         if self.gateways.pop(gateway.key, None) is None:

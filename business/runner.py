@@ -133,6 +133,8 @@ class Runner:
                 self._decide(gateway, number, introduced(introduction, headers))
             case op.REVOKED:
                 self._hub.revoked(*message[1:])
+            case op.GATEWAYS:
+                self._hub.told(message[1])
             case op.FENCE:
                 self._hub.fence(message[1])
             case op.PING:

@@ -86,6 +86,8 @@ UNCLAIM: Final = 81  #: [uid, device, client]: it needs none any more
 # Owner -> gateway
 GRANTED: Final = 82  #: [uid, device, client, since]: it may stay
 TOO_MANY: Final = 83  #: [uid, device, client]: it must go
+# Gateway -> worker or caller
+GATEWAYS: Final = 70  #: [members]: the gateways that this one knows of
 # Buddy -> worker -> lost gateway, if it is there again
 FENCE: Final = 69  #: [key]: this gateway was lost and its clients' close told; it is heeded no more
 

@@ -230,7 +230,9 @@ class Gateway:
         """A worker or a caller is there."""
         if peer.role == "gateway":
             self._wards.joined(peer.key, peer.name)
-        elif peer.role == "worker":
+        else:
+            peer.send([op.GATEWAYS, [list(member) for member in self._gateways()]])
+        if peer.role == "worker":
             peer.owner_data = Port(peer.name, peer.key, 0, peer.send)
             self._hook("worker_connected", peer.name)
         _log.log(_level(peer), "%r (%s) joined", peer, peer.key)
@@ -270,13 +272,12 @@ class Gateway:
             [member.key for member in left if member.role == "gateway"],
         )
         if any(member.role == "gateway" for member in (*joined, *left)):
-            self._buddy.members_changed(
-                [
-                    member.key
-                    for member in self._agent.members.values()
-                    if member.role == "gateway" and member.key != self._node.key
-                ]
-            )
+            self._buddy.members_changed([member.key for member in self._gateways() if member.key != self._node.key])
+
+    def _gateways(self) -> list[Member]:
+        """Return all gateways, as far as the registers told of them."""
+        members = self._agent.members.values() if self._agent is not None else ()
+        return [member for member in members if member.role == "gateway"]
 
     def _owners_changed(self, joined: list[Member], left: list[str]) -> None:
         if self._devices is None:

@@ -13,7 +13,7 @@ from gatecrew.business.hub import Hub
 from gatecrew.common import link as link_module
 from gatecrew.common import messages as op
 from gatecrew.common import wire
-from gatecrew.common.errors import PartialAnswer, QueryError
+from gatecrew.common.errors import LinkError, PartialAnswer, QueryError
 from gatecrew.common.ids import new_client_id, new_key
 from gatecrew.common.link import Acceptor, Connector, LinkSettings, Node, Peer
 from gatecrew.common.messages import Ask
@@ -421,3 +421,28 @@ async def test_what_was_commanded_before_closing_still_arrives(stage: Stage) -> 
 
     last: list[Any] = [[op.UNGROUP, "last"]]
     assert sorted((name, commands_in(batch)) for name, batch in stage.notes) == [("g1", last), ("g2", last)]
+
+
+async def test_a_gateway_that_no_register_knows_yet_is_known_from_another(stage: Stage, run_dir: Path) -> None:
+    third = Acceptor(Node("gateway", "g3", new_key()), SETTINGS, stage.played[0], f"ipc://{run_dir}/g3.sock")
+    record = ["gateway", "g3", third.node.key, third.address, {}]
+    stage.hub.told([record, record])
+
+    await until(lambda: stage.hub.gateways[third.node.key].alive)
+    assert len(stage.hub.gateways) == 3
+    await third.close()
+    await until(lambda: len(stage.hub.gateways) == 2)
+
+
+async def test_a_gateway_that_no_register_confirms_is_forgotten(
+    stage: Stage, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARSAY", 0.05)
+    stage.hub.told([["gateway", "g3", "nowhere1", f"ipc://{run_dir}/nowhere.sock", {}], ["worker", "w", "x", "", {}]])
+    assert len(stage.hub.gateways) == 3
+    await until(lambda: len(stage.hub.gateways) == 2)
+
+
+async def test_what_is_no_gateway_is_refused(stage: Stage) -> None:
+    with pytest.raises(LinkError, match="a member without a proper role"):
+        stage.hub.told([["gateway", "g3"]])
