@@ -188,6 +188,31 @@ def doctor(file: Path | None, as_json: bool, timeout: float) -> None:
         raise GatecrewError("; ".join(findings.problems))
 
 
+@main.command(epilog="Example: gatecrew check -c /srv/chat/gatecrew.toml")
+@_file
+@_app
+def check(file: Path | None, app: str | None) -> None:
+    """See whether a configuration would work on this machine, without starting anything.
+
+    Looks at addresses, files, keys, limits, the application and its databases; a line for each, and exit code 1 if one would not
+    work. APP is as for start.
+    """
+    from itertools import chain
+
+    from .business import preflight as of_workers
+    from .common import preflight
+    from .gateway import preflight as of_gateways
+
+    config = _load(_found(file), {"worker.app": app})
+    lists = chain(preflight.checks(config), of_gateways.checks(config), of_workers.checks(config))
+    whole = True
+    for good, line in preflight.report(lists):
+        click.echo(line)
+        whole &= good
+    if not whole:
+        sys.exit(Exit.FAILED)
+
+
 @main.command(epilog="Example: gatecrew send --group lobby 'Back in five minutes'")
 @_file
 @click.option("--all", "to_all", is_flag=True, help="Send to all clients.")

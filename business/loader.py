@@ -61,11 +61,11 @@ def in_one_line(error: BaseException, folder: Path) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if _is_of(folder, Path(frame.filename))]
+    own = [frame for frame in frames if is_of(folder, Path(frame.filename))]
     where = "".join(f"{frame.filename}:{frame.lineno}: " for frame in (own or frames[1:])[-1:])
     return " ".join(f"{where}{type(error).__name__}: {error}".splitlines())
 
 
-def _is_of(folder: Path, file: Path) -> bool:
+def is_of(folder: Path, file: Path) -> bool:
     """Tell whether a file is of the application, not of a library that is installed in its folder."""
     return file.is_relative_to(folder) and "site-packages" not in file.relative_to(folder).parts

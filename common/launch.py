@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from . import background, config, notify, process
 from .addresses import parse
-from .errors import ConfigError, ListenError
+from .errors import ConfigError
+from .preflight import refuse_if_in_use
 from .security import prepare_run_dir
 from .settings import ENV_PREFIX
 from .supervisor import Origin, Program, Supervisor
@@ -70,7 +70,7 @@ def run(plan: Plan, echo: Callable[[str], None]) -> int:
     def check() -> None:
         if settings.gateway.processes:
             for address in settings.gateway.listen:
-                _refuse_if_in_use(address)
+                refuse_if_in_use(address)
 
     def supervise(announce: Callable[[str], None], **hooks: Callable[..., None]) -> int:
         supervisor = Supervisor(
@@ -123,21 +123,3 @@ def _most(found: config.Config) -> dict[str, int]:
         if link.first:  # port 0 stands for as many as are needed
             most["gateway"] = link.last - link.first + 1
     return most
-
-
-def _refuse_if_in_use(listen: str) -> None:
-    """Look whether somebody listens there. Gateways share a port, and so would those of another cluster, silently."""
-    address = parse(listen, "ws")
-    if not address.first:
-        return
-    host = None if address.host == "*" else address.host
-    try:
-        found = socket.getaddrinfo(host, address.first, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, number, _, where in found:
-            with socket.socket(family, kind, number) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(where)
-    except OSError as error:
-        raise ListenError(f"[gateway] listen: cannot listen on {listen}: {error.strerror}") from error

@@ -85,7 +85,7 @@ class Gateway:
         self._wards = Wards(self._adopt)
         self._buddies: dict[str, Connector] = {}  # by key: the gateways that know the clients of this one
         self._closing: set[asyncio.Task[None]] = set()
-        self._hooks = _import_hooks(gateway.hooks)
+        self._hooks = import_hooks(gateway.hooks)
         pages = Pages.read(config.folder / gateway.pages) if gateway.pages else None
         self._listener = Listener(gateway, self, self.counters, pages=pages)
         self._meter = process.Meter()
@@ -404,7 +404,12 @@ def _level(peer: Peer) -> int:
     return logging.INFO if peer.role == "worker" else logging.DEBUG
 
 
-def _import_hooks(name: str) -> object:
+def import_hooks(name: str) -> object:
+    """Return the module that ``[gateway] hooks`` names, or None.
+
+    Raises:
+        ConfigError: if it cannot be imported.
+    """
     if not name:
         return None
     try:

@@ -231,6 +231,40 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(site: Site, arguments
     assert site.refused(*arguments, code=2).startswith("Error: ")
 
 
+# A look before the start
+
+
+def test_a_check_says_that_all_would_work_and_starts_nothing(site: Site) -> None:
+    (site.folder / "chat.py").write_text(f"from gatecrew import History\nhistory = History('sqlite://')\n{CHAT}")
+
+    lines = site.ok("check").splitlines()
+
+    assert [line.split()[0] for line in lines] == ["ok"] * 6
+    assert lines[0].endswith(str(site.folder / "gatecrew.toml"))
+    assert lines[-2].split() == ["ok", "application", "chat:app"]
+    assert lines[-1].split() == ["ok", "database", "sqlite+aiosqlite://"]
+    assert supervisor.find(site.run_dir) is None
+
+
+def test_a_check_names_all_that_would_not_work(site: Site) -> None:
+    (site.folder / "gatecrew.toml").write_text(
+        CONFIG.format(run_dir=site.run_dir).replace("[worker]", 'pages = "web"\nrouter = "a:b"\nhooks = "c"\n[worker]')
+    )
+    (site.folder / "chat.py").write_text(
+        f"from gatecrew import History\nhistory = History('sqlite:////nowhere/a.db')\n{CHAT}"
+    )
+
+    ended = site.run("check")
+
+    failed = [line for line in ended.stdout.splitlines() if line.startswith("fail")]
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert [line.split()[1] for line in failed] == ["router", "hooks", "pages", "database"]
+
+
+def test_a_check_beside_a_running_cluster_leaves_its_addresses_to_it(cluster: Site) -> None:
+    assert f"in use, as the cluster runs here, as process {cluster.pid}" in cluster.ok("check")
+
+
 # A start that fails
 
 
