@@ -220,11 +220,49 @@ class GatewayConfig:
         "Seconds in which a stopping gateway lets its clients go; then as many for their last events to be handled.",
         low=0,
     )
+    max_connections: int = setting(
+        0, "Connections of one gateway, in whatever phase; 0 for as many as the system allows open files.", low=0
+    )
+    address_connections: int = setting(
+        10_000, "Of those, connections from one address, of IPv6 from one /64; 0 for any number.", low=0
+    )
+    address_rate: float = setting(
+        1000.0, "New connections a second from one address, five seconds' worth at once; 0 for any number.", low=0
+    )
     reconnect_rate: int = setting(
         500, "Clients a second that each gateway can take from one that stops, which lets them go at that pace.", low=1
     )
     # a message has to fit into a frame between processes: see wire.MAX_FRAME
     max_message: int = setting(MIB, "Bytes of the largest message that a client may send.", low=1, high=64 * MIB)
+    max_fragments: int = setting(4096, "Frames of which a message may consist.", low=1)
+    message_timeout: float = setting(
+        60.0,
+        "Seconds that a message may take to come, from its first frame to the end of its last; 0 for any time.",
+        low=0,
+    )
+    max_handshake: int = setting(64 * KIB, "Bytes of the request with which a client opens a connection.", low=256)
+    message_rate: float = setting(
+        1000.0,
+        "Messages (pings and fragments, too) a second from one client, five seconds' worth at once; it is read no faster. 0 for any "
+        "number.",
+        low=0,
+    )
+    byte_rate: int = setting(
+        16 * MIB,
+        "Bytes a second from one client, compressed ones and what they are inflated to; as `message_rate`.",
+        low=0,
+    )
+    rate_patience: float = setting(
+        30.0, "Seconds for which a client may go on to send faster than that before it is closed.", low=0
+    )
+    idle_timeout: float = setting(
+        0.0,
+        "Seconds without a message after which a client is closed, at the latest a quarter later; 0 for never.",
+        low=0,
+    )
+    max_groups: int = setting(10_000, "Groups that one client may be in.", low=1)
+    max_session: int = setting(16 * MIB, "Bytes of the session of one client, packed.", low=1, high=16 * MIB)
+    max_name: int = setting(512, "Characters of a uid and of the name of a group.", low=1, high=512)
     compression: bool = setting(default=False, meaning="Offer permessage-deflate.")
     subprotocols: tuple[str, ...] = setting(
         (), "WebSocket subprotocols that are offered, in order of preference.", check=_check_subprotocol

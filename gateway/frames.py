@@ -194,7 +194,11 @@ class Inbox:
         head = piece[0]
         if size >= _UNKNOWN:
             self._rest = piece
-        elif size <= self._hold and head & ~_FIN <= _BINARY and piece[1] & _MASKED:
+        elif (
+            size <= min(self._hold, self.max_message - (self.protocol.current_size or 0))
+            and head & ~_FIN <= _BINARY
+            and piece[1] & _MASKED
+        ):
             self._rest = piece
             self._foresee(piece)
         elif self._slowly(piece, messages):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .pages import Pages
 
-MAX_REQUEST: Final = 65536  #: bytes of a whole request
+MAX_REQUEST: Final = 65536  #: bytes of a whole request, if nothing else is said
 _END: Final = b"\r\n\r\n"
 
 
@@ -47,6 +47,7 @@ class Terms(NamedTuple):
     pages: Pages | None
     logger: LoggerLike
     origins: Sequence[str] = ()  #: pages that may connect, beside those of the same host
+    max_request: int = MAX_REQUEST  #: bytes
 
 
 class Answer(NamedTuple):
@@ -82,10 +83,11 @@ class _Protocol(ServerProtocol):
 class Opening:
     """The opening handshake of one connection."""
 
-    __slots__ = ("_accepted", "_pages", "_protocol", "_size", "_tail")
+    __slots__ = ("_accepted", "_max_request", "_pages", "_protocol", "_size", "_tail")
 
     def __init__(self, terms: Terms) -> None:
         self._pages = terms.pages
+        self._max_request = terms.max_request
         self._protocol = _Protocol(terms)
         self._accepted: Response | None = None
         self._size = 0
@@ -106,8 +108,9 @@ class Opening:
         cut = len(data) if end < 0 else end + len(_END) - known
         self._tail = self._tail[-3:]
         self._size += cut
-        if self._size > MAX_REQUEST:
-            return self.refuse(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request over {MAX_REQUEST} bytes")
+        if self._size > self._max_request:
+            why = f"a request over {self._max_request} bytes"
+            return self.refuse(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, why)
         protocol.receive_data(data[:cut])
         for request in protocol.events_received():
             if isinstance(request, Request):

@@ -5,11 +5,14 @@ Pure: the time is an argument, in seconds.
 
 from __future__ import annotations
 
+import sys
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
 SAVED: Final = 5.0  #: seconds of its rate that a client, or an address, may use at once after a rest
 LOOKS: Final = 4  #: how often a client is looked at until it counts as idle
+_FRAME: Final = 6  # bytes of the smallest frame of a client
+_GRAIN: Final = 4096
 _STALE: Final = 1000  # networks that are remembered although nobody is there, before they are looked through
 
 
@@ -44,6 +47,16 @@ class Rates(NamedTuple):
     messages: float  #: a second; 0 for no limit
     bytes: float  #: a second; 0 for no limit
     patience: float  #: seconds that it may go on to be faster
+
+    @property
+    def grain(self) -> int:
+        """Bytes that may come from a client until what came is counted: at most a quarter of what it may save, of the smallest frames."""
+        rates = (_FRAME * self.messages, self.bytes)
+        return (
+            int(max(_FRAME, min([_GRAIN, *(rate * SAVED / 4 for rate in rates if rate)])))
+            if any(rates)
+            else sys.maxsize
+        )
 
 
 class Pace:

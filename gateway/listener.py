@@ -88,8 +88,10 @@ class Listener:
             self._pages,
             PROTOCOL_LOG,
             config.origins,
+            config.max_handshake,
         )
-        self._shared = shared = Shared(config, self._owner, self._counters, terms, loop.time, room=_room())
+        room = min(_room(), config.max_connections or sys.maxsize)
+        self._shared = shared = Shared(config, self._owner, self._counters, terms, loop.time, room=room)
         urls = []
         try:
             for text in config.listen:

@@ -353,7 +353,7 @@ async def test_writing_is_the_transports_own_as_long_as_little_waits(serve: Serv
 
 
 async def test_pings_of_a_client_that_does_not_read_pongs_are_limited(serve: Serve) -> None:
-    async with serve(client_buffer=10_000) as served:
+    async with serve(client_buffer=10_000, message_rate=0) as served:
         client = await raw(served)
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         pings = Frame(PING, b"x" * 125).serialize(mask=True) * 1000
