@@ -81,7 +81,6 @@ class Scenario:
         self.story: list[str] = []  #: what was done to the cluster
         self.players: list[Player] = []
         self.killed: set[str] = set()  # names of processes that were killed at least once
-        self.renewed: set[str] = set()  # names of workers that have a successor
         self.harmed: set[str] = set()  # names of all to which something was done
         self.lost: list[Guest] = []  # those of gateways that were killed
         self.mourned: list[Guest] = []  # of these, those whose close has to be told
@@ -212,7 +211,6 @@ class Scenario:
         if name is not None:
             self._tell(f"kill {name}")
             self.killed.add(name)
-            self.renewed.add(name)
             self.harmed.add(name)
             self.cluster.kill(name)
             await self.cluster.sleep(self._chance.uniform(0, 1))
@@ -280,7 +278,6 @@ class Scenario:
         if name is not None:
             former = self.cluster.process(name)
             self._tell(f"replace {name}")
-            self.renewed.add(name)
             self.harmed.add(name)
             await self.cluster.start(name)
             await self.cluster.end(former)
@@ -356,17 +353,14 @@ class Scenario:
     def _may_be_lost(self, letter: str, gateway: str) -> bool:
         """Return whether two faults at once may have lost it.
 
-        These are: the gateway of the sender died; the worker that sent it died while its link to the gateway was down; or it was
-        new, and a register that was new, too, had not heard of the gateway yet.
+        These are: the gateway of the sender died, or the worker that sent it died while its link to the gateway was down.
         """
         _, sender, number = letter.split()
         ids = {player.guest.id for player in self.players if player.name == sender and player.guest is not None}
         workers = {run.worker for run in self.runs if run.client in ids and run.number == 1 + int(number)}
         if any(player.guest in self.lost for player in self.players if player.name == sender):
             return True
-        if any({worker, gateway} in self.cuts and worker in self.killed for worker in workers):
-            return True
-        return bool(workers & self.renewed) and any(name.startswith("register") for name in self.killed)
+        return any({worker, gateway} in self.cuts and worker in self.killed for worker in workers)
 
     def _leftovers(self) -> Iterator[str]:
         """Say what grows, and where what is known is not the truth."""
