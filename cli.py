@@ -73,6 +73,20 @@ def _options_of_start(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
+@main.command(epilog="Example: gatecrew init chat")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="NAME")
+def init(folder: Path) -> None:
+    """Make a new project: an application with its configuration, its page and its test.
+
+    NAME is its folder, which must be new or empty.
+    """
+    from .common import scaffold
+
+    for file in scaffold.make(folder):
+        click.echo(f"{file.relative_to(folder.absolute().parent)}")
+    click.echo(f"cd {folder} && gatecrew start")
+
+
 @main.command(epilog="Example: gatecrew start -d --workers 4 chat:app")
 @_options_of_start
 def start(daemon: bool, file: Path | None, gateways: int | None, workers: int | None, app: str | None) -> None:

@@ -37,7 +37,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_name(text: str) -> None:
+def check_name(text: str) -> None:
+    """Raise ValueError if this is no name for a cluster."""
     if not _NAME.fullmatch(text):
         raise ValueError("expected at most 63 letters, digits, dots, dashes or underscores, a letter or digit first")
 
@@ -98,7 +99,7 @@ def _check_run(text: str) -> None:
 class ClusterConfig:
     """``[cluster]``: what all processes of a cluster must agree on."""
 
-    name: str = setting("gatecrew", "Names the cluster and its run directory.", check=_check_name)
+    name: str = setting("gatecrew", "Names the cluster and its run directory.", check=check_name)
     run_dir: str = setting(
         "",
         "Directory of the sockets between processes. Private: mode 0700, refused if others could get at it.",

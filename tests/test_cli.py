@@ -231,6 +231,45 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(site: Site, arguments
     assert site.refused(*arguments, code=2).startswith("Error: ")
 
 
+# A new project
+
+
+def test_a_new_project_works_at_once(run_dir: Path) -> None:
+    folder = run_dir / "chat"
+    made = CliRunner().invoke(cli.main, ["init", str(folder)], catch_exceptions=False)
+
+    assert made.exit_code == 0
+    assert "chat/app.py" in made.output.splitlines()
+    assert config.load(folder / "gatecrew.toml", {}, {}).cluster.name == "chat"
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # as it is for who has nothing but pytest
+    tested = subprocess.run(tests, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert "1 passed" in tested.stdout, tested.stdout
+    url = "ws://127.0.0.1:0"
+    checked = subprocess.run(
+        [sys.executable, "-m", "gatecrew", "check"],
+        cwd=folder,
+        env={**env, "GATECREW_GATEWAY_LISTEN": url, "GATECREW_CLUSTER_RUN_DIR": str(run_dir / "run")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, "fail" in checked.stdout) == (0, False), checked.stdout
+
+
+def test_a_new_project_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+
+    refused = CliRunner().invoke(cli.main, ["init", str(tmp_path)])
+
+    assert (refused.exit_code, refused.output) == (
+        2,
+        f"Error: {tmp_path} is there already, and not empty; name another one\n",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+    assert CliRunner().invoke(cli.main, ["init", str(tmp_path / "my chat")]).exit_code == 2
+
+
 # A look before the start
 
 

@@ -80,6 +80,19 @@ def test_the_wheel_has_every_folder_of_the_package(project: dict[str, Any]) -> N
     assert {"gatecrew"} | folders == set(project["tool"]["setuptools"]["packages"])
 
 
+def test_the_wheel_has_every_file_of_a_new_project(project: dict[str, Any]) -> None:
+    folder = ROOT / "common"
+    named = {
+        path
+        for pattern in project["tool"]["setuptools"]["package-data"]["gatecrew.common"]
+        for path in folder.glob(pattern)
+    }
+    files = {path for path in (folder / "project").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+    assert files
+    assert files <= named
+
+
 #: Modules that read the time of day: it is shown or stored, or says whether a token has ended.
 BY_THE_TIME_OF_DAY = {
     "business/hub.py",
