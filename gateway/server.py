@@ -230,7 +230,7 @@ class Gateway:
         """A worker or a caller is there."""
         if peer.role == "gateway":
             self._wards.joined(peer.key, peer.name)
-        else:
+        elif peer.role != "claimant":
             peer.send([op.GATEWAYS, [list(member) for member in self._gateways()]])
         if peer.role == "worker":
             peer.owner_data = Port(peer.name, peer.key, 0, peer.send)

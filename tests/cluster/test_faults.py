@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .crew import Crew, Failed, a_crew, until
+from .crew import PATIENCE, Crew, Failed, a_crew, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -344,13 +345,12 @@ def test_a_worker_whose_start_handler_fails_takes_no_events(crew: Crew) -> None:
 
 
 def test_the_register_may_come_last() -> None:
-    with Crew() as crew:
+    with Crew(gateway_handshake_timeout=str(PATIENCE)) as crew, ThreadPoolExecutor() as pool:
         crew.start("worker-1")
         crew.start("gateway-1")
-        guest = crew.connect("gateway-1")
-        guest.connection.send(b"early")
+        early = pool.submit(crew.connect, "gateway-1")  # it waits for a worker
 
         crew.start("register-1")
 
-        assert guest.next() == b"early"
+        guest = early.result(PATIENCE)
         assert guest.worker == crew.pid("worker-1")
