@@ -23,6 +23,7 @@ from .answers import MAX_ANSWER, TooBig, answer
 from .client import Client, Connection, NoConnection
 from .credentials import Credentials
 from .index import Index
+from .limits import KEPT
 from .repeats import Repeats
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .admission import Door
     from .devices import Devices
     from .dispatch import Dispatch, Port
+    from .limits import Kept
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +46,6 @@ IN_TURNS: Final = (
     *(op.JOIN, op.LEAVE, op.UNGROUP, op.CLOSE_CLIENT, op.DESTROY_CLIENT, op.TOKEN, op.REVOKE),
     *OF_STATE,
 )
-MAX_SESSION: Final = 16 * 1024 * 1024  #: bytes of a client's session, packed: as much as a worker may set
-MAX_GROUPS: Final = 10_000  #: that one client is in
 MAX_PINGS: Final = 100  #: that are with one worker; past that, no more are sent
 MAX_LOST: Final = 1000  #: keys of lost gateways that workers are told of
 LAST: Final = (
@@ -86,13 +86,14 @@ class Core:
         encode: makes the frame that may be written to any plain connection.
         counters: gets ``discarded.client_gone`` for each command to a client that is not here any more, and
             ``discarded.asker_full`` for each query that got no answer because its asker asks faster than it reads,
-            ``discarded.session_too_big`` and ``discarded.too_many_groups`` for each command past :data:`MAX_SESSION` and
-            :data:`MAX_GROUPS`, ``answers.too_big`` for each that was told that its answer is over :data:`~.answers.MAX_ANSWER`, and
+            ``discarded.session_too_big``, ``discarded.too_many_groups`` and ``discarded.name_too_long`` for each command past what is
+            ``kept``, ``answers.too_big`` for each that was told that its answer is over :data:`~.answers.MAX_ANSWER`, and
             ``discarded.revocations`` for each
             that was forgotten before its time, ``commands.repeated`` for each command that came again and was left out.
         clock: returns seconds.
         wall: returns seconds since 1970, by which tokens end.
         auth_timeout: seconds that a client may be without a uid; 0 for no limit.
+        kept: what is kept of one client at most.
         devices: the places of the clients that have a uid; None if a uid may have any number.
     """
 
@@ -106,6 +107,7 @@ class Core:
         *,
         wall: Callable[[], float] = lambda: 0.0,
         auth_timeout: float = 0.0,
+        kept: Kept = KEPT,
         devices: Devices | None = None,
     ) -> None:
         self.key = key
@@ -113,6 +115,7 @@ class Core:
         self.index = Index()
         self.events = 0  #: from clients, ever
         self.counters = counters
+        self._kept = kept
         self._encode = encode
         self._clock = clock
         self._repeats = Repeats()
@@ -428,8 +431,18 @@ class Core:
             door.refuse(HTTPStatus.UNAUTHORIZED, fault.text, None, fault.name)
             return
         client.uid = None if uid is None else _text(uid)
-        client.groups = set(_texts(groups)[:MAX_GROUPS])
+        client.groups = set(_texts(groups))
         client.session = wire.pack(_map(session))
+        # let in with less than the handler gave it, it might be taken for somebody else
+        if (
+            len(client.groups) > self._kept.groups
+            or not all(map(self._fits, [client.uid or "", *client.groups]))
+            or not self._session_fits(client, client.session)
+        ):
+            door.refuse(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "its uid, groups or session are more than is kept", None, "over_limit"
+            )
+            return
         if subprotocol is not None:
             client.introduction[4] = _text(subprotocol)
         if client.uid is None or self._devices is None:
@@ -490,12 +503,14 @@ class Core:
         _, client_id, uid, device, counted = message
         client = self._known(client_id)
         if client is not None:
-            if client.open:
-                self.index.bind(client, _text(uid))
+            if not self._fits(_text(uid)):
+                pass
+            elif client.open:
+                self.index.bind(client, uid)
                 self.credentials.watch(client)
                 self._claim(client, uid, _text(device))
             else:
-                client.uid = _text(uid)
+                client.uid = uid
             self._changed(client, port, counted)
 
     def _unbind(self, message: Message, port: Port | None) -> None:
@@ -528,7 +543,9 @@ class Core:
         _, client_id, session, counted = message
         client = self._known(client_id)
         if client is not None:
-            client.session = wire.pack(_map(session))
+            packed = wire.pack(_map(session))
+            if self._session_fits(client, packed):
+                client.session = packed
             self._changed(client, port, counted)
 
     def _update_session(self, message: Message, port: Port | None) -> None:
@@ -539,11 +556,27 @@ class Core:
             for key in _texts(gone):
                 session.pop(key, None)
             packed = wire.pack(session | _map(changed))
-            if len(packed) <= MAX_SESSION:
+            if self._session_fits(client, packed):
                 client.session = packed
-            else:
-                self._discard("session_too_big", f"{client!r} has more than {MAX_SESSION} bytes in its session")
             self._changed(client, port, counted)
+
+    def _fits(self, name: str) -> bool:
+        most = self._kept.name
+        if len(name) <= most:
+            return True
+        self._discard(
+            "name_too_long", f"a uid or group of {len(name)} characters, more than {most} ([gateway] max_name)"
+        )
+        return False
+
+    def _session_fits(self, client: Client, packed: bytes) -> bool:
+        most = self._kept.session
+        if len(packed) <= most:
+            return True
+        self._discard(
+            "session_too_big", f"{client!r} has more than {most} bytes in its session ([gateway] max_session)"
+        )
+        return False
 
     def _changed(self, client: Client, port: Port | None, counted: Any) -> None:
         if counted and port is not None and client.port is port:
@@ -556,10 +589,11 @@ class Core:
         _, client_id, group = message
         client = self._client(client_id)
         if client is not None:
-            if len(client.groups) < MAX_GROUPS or group in client.groups:
-                self.index.join(client, _text(group))
-            else:
-                self._discard("too_many_groups", f"{client!r} is in {MAX_GROUPS} groups already")
+            most = self._kept.groups
+            if len(client.groups) >= most and group not in client.groups:
+                self._discard("too_many_groups", f"{client!r} is in {most} groups already ([gateway] max_groups)")
+            elif self._fits(_text(group)):
+                self.index.join(client, group)
 
     def _leave(self, message: Message, _: Port | None) -> None:
         _, client_id, group = message

@@ -41,6 +41,17 @@ def spend(until: float, seconds: float, now: float) -> float:
     return max(until, now - SAVED) + seconds
 
 
+class Kept(NamedTuple):
+    """What is kept of one client at most."""
+
+    groups: int = 10_000  #: that it is in
+    session: int = 16 * 1024 * 1024  #: bytes, packed; as many as a worker may set
+    name: int = 512  #: characters of its uid, and of a group's name
+
+
+KEPT: Final = Kept()
+
+
 class Rates(NamedTuple):
     """How fast each client may talk."""
 

@@ -24,6 +24,7 @@ from .core import Core
 from .devices import Claims, Devices
 from .dispatch import GIVEN_UP, Dispatch, Port
 from .frames import encode
+from .limits import Kept
 from .listener import Listener
 from .pages import Pages
 from .placement import router
@@ -75,6 +76,7 @@ class Gateway:
             monotonic,
             wall=time,
             auth_timeout=gateway.auth_timeout,
+            kept=Kept(gateway.max_groups, gateway.max_session, gateway.max_name),
             devices=self._devices,
         )
         self._core.fenced = self._fenced

@@ -19,6 +19,7 @@ from gatecrew.gateway.core import LAST, Core
 from gatecrew.gateway.devices import Claims, Devices
 from gatecrew.gateway.dispatch import Dispatch, Port
 from gatecrew.gateway.frames import encode
+from gatecrew.gateway.limits import KEPT, Kept
 from gatecrew.gateway.placement import router
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +118,7 @@ class House:
         *,
         auth_timeout: float = 0,
         devices: Devices | None = None,
+        kept: Kept = KEPT,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.dispatch = Dispatch(router("sticky", Random(1)), client_pending, event_buffer)
@@ -130,6 +132,7 @@ class House:
             wall=lambda: EPOCH + self.now,
             auth_timeout=auth_timeout,
             devices=devices,
+            kept=kept,
         )
         self.caller = Asker()
 
@@ -452,35 +455,66 @@ def test_groups_are_joined_left_and_dissolved() -> None:
     assert house.ask(Ask.GROUP_CLIENTS) == {"blue": [two.id]}
 
 
-def test_a_client_is_in_so_many_groups_and_no_more(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(core_module, "MAX_GROUPS", 2)
-    house = House()
+def test_a_client_is_in_so_many_groups_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    house = House(kept=Kept(groups=2))
     client = house.open()
     house.do(*[[op.JOIN, client.id, group] for group in ("red", "blue", "green", "red", "grey")])
 
     assert house.ask(Ask.GROUP_COUNTS) == {"red": 1, "blue": 1}
     assert house.counters == {"discarded.too_many_groups": 2}
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
-        f"a command is not carried out: client {client.id} is in 2 groups already"
+        f"a command is not carried out: client {client.id} is in 2 groups already ([gateway] max_groups)"
     ]
 
 
-def test_a_session_that_outgrows_its_bound_stays_as_it_was_and_its_worker_is_told(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_uid_and_the_name_of_a_group_have_so_many_characters_and_no_more() -> None:
+    house = House(kept=Kept(name=3))
+    worker = house.join()
+    client = house.open()
+    worker.do([op.JOIN, client.id, "blue"], [op.JOIN, client.id, "red"], [op.BIND, client.id, "ann", "", True])
+    worker.do([op.BIND, client.id, "anne", "", True])
+    house.core.received(client, "next")
+
+    assert house.ask(Ask.GROUPS) == ["red"]
+    assert house.ask(Ask.UIDS) == ["ann"]
+    assert worker.asker.events[-1][4] == [2, "ann", wire.pack({}), None, False]
+    assert house.counters == {"discarded.name_too_long": 2}
+
+
+@pytest.mark.parametrize(
+    ("uid", "groups", "session", "what"),
+    [
+        ("anne", [], {}, "name_too_long"),
+        (None, ["blue"], {}, "name_too_long"),
+        (None, ["a", "b", "c"], {}, ""),
+        (None, [], {"a": "x" * 100}, "session_too_big"),
+    ],
+)
+def test_who_is_let_in_with_more_than_is_kept_is_refused(
+    uid: str | None, groups: list[str], session: dict[str, str], what: str
 ) -> None:
-    monkeypatch.setattr(core_module, "MAX_SESSION", 100)
-    house = House()
+    house = House(kept=Kept(groups=2, session=100, name=3))
+    worker = house.join(decides=True)
+    _, socket = house.arrive()
+    worker.do([op.ACCEPT, 1, uid, "", groups, session, None, None])
+
+    why = "its uid, groups or session are more than is kept"
+    assert socket.answer == [(500, why, None, "over_limit")]
+    assert house.counters == ({f"discarded.{what}": 1} if what else {})
+
+
+def test_a_session_that_outgrows_its_bound_stays_as_it_was_and_its_worker_is_told() -> None:
+    house = House(kept=Kept(session=100))
     worker = house.join()
     client = house.open()
     for key in "ab":
         worker.do([op.UPDATE_SESSION, client.id, {key: "x" * 60}, [], True])
+    worker.do([op.SET_SESSION, client.id, {"c": "x" * 120}, True])
     house.core.received(client, "next")
 
     assert house.ask(Ask.SESSION, client.id) == {"a": "x" * 60}
-    assert worker.asker.events[-1][4] == [2, None, wire.pack({"a": "x" * 60}), None, False]
-    assert house.counters == {"discarded.session_too_big": 1}
+    assert worker.asker.events[-1][4] == [3, None, wire.pack({"a": "x" * 60}), None, False]
+    assert house.counters == {"discarded.session_too_big": 2}
 
 
 def test_a_session_is_set_and_updated() -> None:
