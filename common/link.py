@@ -418,7 +418,9 @@ class Acceptor(_Link):
             except zmq.ZMQError as problem:
                 error = problem
                 continue
-            return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            bound: str = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            # a name stays one: it is what the list of keys has, and who connects looks it up anew each time
+            return f"{host}:{bound.rpartition(':')[2]}" if ports != [""] else bound
         raise ListenError(f"cannot bind {address}: {error.strerror if error is not None else 'no port'}")
 
     async def close(self) -> None:

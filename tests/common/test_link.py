@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -261,6 +262,13 @@ async def test_both_ends_say_who_they_are_and_talk(town: Town, address: str) -> 
     await above.hears(("received", [[1, "ping"]]))
     above.peer.send([2, b"pong"])
     await below.hears(("received", [[2, b"pong"]]))
+
+
+async def test_who_binds_a_name_is_told_of_by_its_name(town: Town) -> None:
+    above, _, acceptor, _ = await town.pair(SLOW, "tcp://localhost:0")
+
+    assert re.fullmatch(r"tcp://localhost:[1-9][0-9]+", acceptor.address), "it outlives the address of a pod"
+    assert above.peers
 
 
 async def test_what_is_sent_in_one_turn_is_one_batch(town: Town) -> None:
