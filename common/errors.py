@@ -8,6 +8,7 @@
     * :exc:`ClientIdError`: a string that is not a client id (also a :exc:`ValueError`).
     * :exc:`HandlerTimeout`: a handler ran past its time limit.
     * :exc:`TurnDropped`: a handler that was given up goes on recording commands.
+    * :exc:`TokenError`: a token that does not let its client in.
     * :exc:`QueryError`: a question that got no answer.
         * :exc:`PartialAnswer`: some gateways did not answer in time (also a :exc:`TimeoutError`).
     * :exc:`Unreachable`: commands that could not be handed to the gateways they are for.
