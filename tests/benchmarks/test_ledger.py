@@ -99,7 +99,8 @@ def test_repeated_at_another_gateway_is_counted_apart(listener: int, repeated: i
 
 def test_who_comes_later_need_not_have_heard_what_was_told_before() -> None:
     ledger = a_ledger((1, "a"))
-    on_its_way, _ = ledger.tell(1), ledger.heard(1, 1, 1)
+    on_its_way = ledger.tell(1)
+    ledger.heard(1, 1, 1)
 
     ledger.joined(2, "a", "group")
     ledger.heard(2, 1, on_its_way)
