@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench chaos soak lock clean
+.PHONY: help demo test lint types check bench chaos soak fuzz audit lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1#\2/p' Makefile | while IFS='#' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
@@ -41,12 +41,24 @@ chaos: .venv/.development  ## break a cluster under load, again and again; ARGS=
 soak: .venv/.development  ## simulate clusters under faults, each from a new seed; ARGS="--seconds 3600" for an hour
 	$(BIN)/python -m gatecrew.tests.sim.soak $(ARGS)
 
+fuzz: .venv/.development-fuzz  ## look for inputs that break what reads them, a minute for each; ARGS="600 frame" is ten for one
+	$(BIN)/python tests/fuzz $(ARGS)
+
+audit: .venv/.development-audit  ## look up what is known against the dependencies, in PyPI's list; ARGS="-s osv" in another one
+	@$(BIN)/uv export --quiet --frozen --no-emit-project --all-extras --all-groups --output-file .venv/requirements.txt
+	$(BIN)/pip-audit -r .venv/requirements.txt --disable-pip --strict $(ARGS)
+
 lock: .venv/bin/uv  ## write uv.lock anew after a change of the dependencies in pyproject.toml
 	$(BIN)/uv lock
 
 clean:  ## remove all that make and the tools made
 	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Tools that only one target needs.
+.venv/.development-%: uv.lock | .venv/.development
+	@$(call install,--group $*)
+	@touch $@
 
 # pip of python3 puts uv into the environment, so that venv need not find a pip of its own (Debian keeps that one apart).
 .venv/bin/uv:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import suppress
+from http import HTTPStatus
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from gatecrew.common import curve, wire
+from gatecrew.common import messages as op
 from gatecrew.common.errors import ClientIdError, ConfigError, LinkError
 from gatecrew.common.ids import gateway_of
 from gatecrew.common.lane import Lane
@@ -61,6 +63,12 @@ class Deaf:
 
     def abort(self) -> None:
         self.close(1006, "")
+
+    def admit(self, subprotocol: str | None) -> None:
+        assert subprotocol is None or type(subprotocol) is str
+
+    def refuse(self, status: int, why: str, retry_after: int | None = None, cause: str = "") -> None:
+        assert (type(status), type(why)) == (int, str) or status in set(HTTPStatus)
 
     def pause(self) -> None: ...
 
@@ -135,6 +143,9 @@ def gateway(batch: list[Message]) -> None:
     """Let a gateway carry out a batch of a worker, and one of a caller."""
     core = a_core()
     port = Port("worker", "workerkey", 0, Sink().send)
+    core.apply([[op.TAKE, 100, True]], Sink(), port)
+    core.arrived(Deaf(core), ["/", "", "127.0.0.1:1", "ws://127.0.0.1:1", None], [["Host", "x"]])
+    core.received(core.index.clients[IDS[0]], "hello")
     for asker in (port, None):
         with suppress(LinkError):
             core.apply(batch, Sink(), asker)

@@ -31,6 +31,14 @@ values = st.recursive(
     max_leaves=8,
 )
 plain = st.lists(values, max_size=8).flatmap(lambda rest: st.sampled_from(OPCODES).map(lambda code: [code, *rest]))
+LENGTHS = {opcode: length for opcode, (length, _) in targets.a_core()._commands.items()}
+# of the right length, and with more that is as it should be
+fitting = st.sampled_from(sorted(LENGTHS)).flatmap(
+    lambda opcode: st.lists(known | values, min_size=LENGTHS[opcode] - 1, max_size=LENGTHS[opcode] - 1).map(
+        lambda fields: [opcode, *fields]
+    )
+)
+plain = plain | fitting
 turns = st.builds(
     lambda origin, number, inner: [op.TURN, origin, number, inner], known, known, st.lists(plain, max_size=3)
 )
