@@ -87,7 +87,8 @@ class Inbox:
     After :meth:`feed` or :meth:`drain`, if ``stirred`` is true, set it to False, write ``protocol.data_to_send()``, and
     see whether ``protocol.state`` changed.
 
-    ``others`` counts the frames that were no whole messages, and ``inflated`` the bytes of compressed messages.
+    ``others`` counts the frames that were no whole messages, and ``inflated``, until it is set to 0, the
+    bytes of messages where compression was negotiated.
 
     """
 

@@ -485,6 +485,8 @@ class Connection(asyncio.Protocol):
                 break
         if inbox.stirred:
             self._settle()
+            self._credit -= inbox.inflated
+            inbox.inflated = 0
         self._credit -= len(data)
         if self._credit < 0:
             self._pay(inbox)
@@ -510,9 +512,8 @@ class Connection(asyncio.Protocol):
         """Count what came, and do not read for a while if it was too much."""
         shared = self.shared
         frames = self.heard + inbox.others
-        size = shared.grain - self._credit + inbox.inflated
-        wait = self._pace.spend(frames - self._paid, size, shared.now())
-        self._paid, self._credit, inbox.inflated = frames, shared.grain, 0
+        wait = self._pace.spend(frames - self._paid, shared.grain - self._credit, shared.now())
+        self._paid, self._credit = frames, shared.grain
         if wait is None:
             self.shut(reasons.TOO_MANY)
         elif wait and self.open and self._held is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gatecrew.gateway.pages import Pages
     from gatecrew.gateway.websocket import Connection, Handshake
 
-ON_BOTH_LOOPS = ("test_websocket.py", "test_listener.py")
+ON_BOTH_LOOPS = ("test_websocket.py", "test_flood.py", "test_listener.py")
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], Any]] | None:
