@@ -116,7 +116,7 @@ class Runner:
                     ready.append((client, message))
                 else:
                     self._receive(gateway, message)
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, LookupError) as error:
             raise LinkError(f"a message is malformed: {error}") from error
         if ready:
             self._go_on()
@@ -132,7 +132,11 @@ class Runner:
                 _, number, _, introduction, headers = message
                 self._decide(gateway, number, introduced(introduction, headers))
             case op.REVOKED:
-                self._hub.revoked(*message[1:])
+                match message[1:]:
+                    case ["uid" | "id" as what, str(value), int() | float() as since, int() | float() as until]:
+                        self._hub.revoked(what, value, since, until)
+                    case _:
+                        raise LinkError("revokes something else than tokens")
             case op.GATEWAYS:
                 self._hub.told(message[1])
             case op.FENCE:

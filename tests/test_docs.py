@@ -138,3 +138,12 @@ def test_what_the_bounds_name_is_there() -> None:
     assert [name for name in constants if not re.search(rf"^{name}: Final", source, re.MULTILINE)] == []
     assert counters
     assert [name for name in counters if not re.search(rf"[\".]{name}\"", source)] == []
+
+
+def test_each_threat_is_met_by_a_test() -> None:
+    rows = re.findall(r"^\| (?!threat|---).*", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    named = [re.search(r" `([\w/]+\.py)::([\w:]+)` \|$", row) for row in rows]
+
+    assert len(named) > 30
+    assert [row for row, test in zip(rows, named, strict=True) if test is None] == []
+    assert lost((test[1], test[2]) for test in named if test) == []

@@ -10,7 +10,7 @@ from gatecrew import BlockingCluster
 from gatecrew.common.curve import make
 from gatecrew.register import status
 
-from .crew import a_crew, until
+from .crew import Crew, a_crew, until
 
 
 def test_over_tcp_keys_change_while_all_goes_on_and_strangers_stay_out(tmp_path: Path) -> None:
@@ -57,6 +57,15 @@ def test_over_tcp_keys_change_while_all_goes_on_and_strangers_stay_out(tmp_path:
         said = "".join(path.read_text() for path in crew.folder.glob("*.log"))
         shown += "".join(Path(f"/proc/{process.pid}/cmdline").read_text() for process in crew.processes.values())
         assert [secret for secret in secrets if secret in said + shown] == []
+
+
+def test_what_is_insecure_is_warned_of_at_each_start() -> None:
+    with Crew(cluster_registers="tcp://192.0.2.1:7270", cluster_insecure="true") as crew:  # where nobody is (RFC 5737)
+        for _ in range(2):
+            gateway = crew.begin("gateway", "gateway-1")
+            gateway.ready()
+            assert crew.stop("gateway-1") == 0
+        assert gateway.log.count("INSECURE: tcp://192.0.2.1:7270 without keys") == 2
 
 
 def test_with_two_registers_the_loss_of_one_is_not_noticed() -> None:
