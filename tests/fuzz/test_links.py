@@ -211,7 +211,7 @@ async def test_whatever_a_gateway_says_a_worker_handles_the_next_event(
             runner.lost(gateway)
         await asyncio.sleep(0)
 
-    introduction = ["/", {}, "127.0.0.1:1", "ws://127.0.0.1:1", None]
+    introduction: list[Any] = ["/", {}, "127.0.0.1:1", "ws://127.0.0.1:1", None]
     state = [0, None, wire.pack({}), introduction, False]
     runner.received(gateway, [[op.MESSAGE, 1, new_client_id("abcdefgh"), 1, state, "at last"]])
     await until(lambda: "at last" in handled)
