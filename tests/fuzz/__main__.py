@@ -7,6 +7,7 @@ A crash is written to the current directory, and its input shown.
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -18,8 +19,7 @@ def main() -> None:
         one(os.environ["FUZZ_TARGET"])
         return
     sys.path.insert(0, str(Path(__file__).parent))
-    import targets
-
+    targets = importlib.import_module("targets")
     seconds, *names = sys.argv[1:] or ["60"]
     for name in names or [*targets.OF_BYTES, *targets.OF_BATCHES]:
         print(f"== {name}", flush=True)
@@ -36,7 +36,7 @@ def one(name: str) -> None:
 
     with atheris.instrument_imports(include=["gatecrew", "targets"]):
         sys.path.insert(0, str(Path(__file__).parent))
-        import targets
+        targets = importlib.import_module("targets")
     atheris.Setup(sys.argv, lambda data: targets.run(name, data))
     atheris.Fuzz()
 
