@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench chaos soak fuzz audit lock clean
+.PHONY: help demo test lint types check bench chaos siege soak fuzz audit lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1#\2/p' Makefile | while IFS='#' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
@@ -34,6 +34,9 @@ check: lint types test  ## all that CI does
 
 bench: .venv/.development  ## measure against a bare server; needs a C compiler
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+siege: .venv/.development  ## let strangers do their worst to a cluster beside honest clients; ARGS="--seconds 60" is shorter
+	$(BIN)/python -m gatecrew.benchmarks.siege $(ARGS)
 
 chaos: .venv/.development  ## break a cluster under load, again and again; ARGS="--only reloads --count 9" is a part
 	$(BIN)/python -m gatecrew.benchmarks.chaos $(ARGS)

@@ -40,8 +40,14 @@ async def run(name: str, chosen: argparse.Namespace) -> tuple[list[str], list[st
     """Run one scenario, and return its row of the table and what else is to be said of it."""
     scenario = SCENARIOS[name]
     clients, count = chosen.clients or scenario.clients, chosen.count or scenario.count
-    how = {"proxied": scenario.proxied, "supervised": scenario.supervised}
-    async with a_stage(clients, chosen.rate, count, Random(chosen.seed), **how) as stage:
+    async with a_stage(
+        clients,
+        chosen.rate,
+        count,
+        Random(chosen.seed),
+        proxied=scenario.proxied,
+        supervised=scenario.supervised,
+    ) as stage:
         await scenario.run(stage)
     failures = scenario.judge(stage)
     ledger = stage.load.ledger

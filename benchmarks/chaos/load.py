@@ -18,7 +18,7 @@ GROUPS: Final = 10
 GROUP_SHARE: Final = 50  # every so manieth message is for the group
 SILENT: Final = "silent"  # the group of those who do not talk
 PATIENCE: Final = 20.0  # seconds after which a message is lost
-_UPGRADE: Final = (
+UPGRADE: Final = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
@@ -71,7 +71,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(_UPGRADE)
+        self.transport.write(UPGRADE)
 
     def say(self, text: str) -> None:
         """Send a message."""

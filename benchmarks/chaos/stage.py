@@ -20,7 +20,7 @@ from .app import CLOSED
 from .load import Load
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from random import Random
 
 GATEWAYS: Final = ("gateway-1", "gateway-2")
@@ -86,16 +86,24 @@ class Stage:
 
 @asynccontextmanager
 async def a_stage(
-    clients: int, rate: int, count: int, random: Random, *, proxied: bool, supervised: bool
+    clients: int,
+    rate: int,
+    count: int,
+    random: Random,
+    *,
+    proxied: bool,
+    supervised: bool,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stage]:
     """Start a cluster and the load, and end both; on the way out the load comes to rest, so that the books can be closed."""
-    settings = {
+    chosen = {
         "cluster_registers": ",".join("ipc" for _ in REGISTERS),
         "worker_app": "gatecrew.benchmarks.chaos.app:app",
         "log_level": "warning",
+        **(settings or {}),
     }
     with ExitStack() as proxies, ExitStack() as stack:  # through the proxies the cluster leaves, too
-        crew = stack.enter_context(Crew(**settings))
+        crew = stack.enter_context(Crew(**chosen))
         stack.enter_context(_logs_beside_errors(crew))
         stage = Stage(crew, Load(lambda gateway: crew.processes[gateway].url), random, count)
         if supervised:
