@@ -249,7 +249,7 @@ class GatewayConfig:
         low=0,
     )
     byte_rate: int = setting(
-        16 * MIB,
+        4 * MIB,
         "Bytes a second from one client, compressed ones and what they are inflated to; as `message_rate`.",
         low=0,
     )
