@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 BURST: Final = 200  #: frames read before other work of the loop gets its turn
 HELLO_EVERY: Final = 0.25  #: seconds
+AWAY: Final = (
+    0.3  #: seconds without a connection after which a peer of this machine has ended; who lives connects again at once
+)
 REFUSED_WAIT: Final = 5.0  #: seconds before a refused connector tries again
 MAX_PEERS: Final = 10_000
 MAX_WAITING: Final = 10_000  #: messages that wait for a link that is not up yet; their bytes are bounded too
@@ -89,7 +92,7 @@ class Peer:
     """The process at the other end of a link."""
 
     __slots__ = (
-        *("_link", "identity", "key", "lane", "marked", "name", "out"),
+        *("_link", "away_since", "identity", "key", "lane", "marked", "name", "out"),
         *("owner_data", "public", "role", "unsure", "waiting"),
     )
 
@@ -101,6 +104,7 @@ class Peer:
         self.key = ""
         self.public = b""  # the public key that it proved, if it had to
         self.lane: Lane | None = None
+        self.away_since: float | None = None  # when it turned out that there is no connection to it
         self.out: list[Message] = []  # this turn's batch; who flushes it itself may append to it directly
         self.waiting = 0  # bytes of that, as far as they were measured: see :meth:`put`
         self.marked = False  # whether a flush is on its way
@@ -438,18 +442,34 @@ class Acceptor(_Link):
 
     def transmit(self, peer: Peer, frame: bytes) -> None:
         """Hand one frame to ZeroMQ; to a peer that is away it is lost, and the lane sends it again."""
-        self._transmit_to(peer.identity, frame)
+        if self._transmit_to(peer.identity, frame):
+            peer.away_since = None
+        elif peer.away_since is None:
+            peer.away_since = self.loop.time()
 
-    def _transmit_to(self, identity: bytes, frame: bytes) -> None:
+    def _transmit_to(self, identity: bytes, frame: bytes) -> bool:
         try:
             self._send(identity, _SNDMORE)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             self.counters["link.unroutable"] += 1
-            return
+            return False
         self._send(frame, _DONTWAIT)
         self._sent()
+        return True
+
+    def _tick(self, now: float) -> None:
+        """Part from peers of this machine whose connection broke: then they ended, and need not be waited for."""
+        if self._file is None:
+            return
+        for peer in self._peers():
+            if peer.away_since is None or peer.lane is None:
+                continue
+            self.transmit(peer, peer.lane.probe(now))
+            if peer.away_since is not None and now - peer.away_since > AWAY:
+                self.counters["link.broken"] += 1
+                self._lose(peer, "its connection broke")
 
     def _read_one(self) -> None:
         recv = self.socket.recv

@@ -414,6 +414,28 @@ async def test_a_dead_acceptor_is_noticed_and_joined_when_it_is_back(town: Town)
     await below.hears(("joined", "gateway gateway-1"))
 
 
+async def test_a_process_of_this_machine_that_ended_is_not_waited_for(town: Town) -> None:
+    above = Owner()
+    acceptor = town.acceptor(above, settings=LinkSettings(probe_interval=0.1, dead_after=60))
+    code = """if True:
+        import asyncio, sys
+        from gatecrew.common.link import Connector, LinkSettings, Node
+        class Owner:
+            joined = received = lost = lambda *_: None
+        async def main():
+            link = Connector(Node("worker", "other", "O"), LinkSettings(dead_after=60), Owner(), sys.argv[1])
+            await asyncio.Event().wait()
+        asyncio.run(main())
+    """
+    process = await town.process(code, town.ipc)
+    await above.hears(("joined", "worker other"))
+
+    process.kill()
+
+    await above.hears(("lost", "its connection broke"))
+    assert acceptor.counters["link.broken"] == 1
+
+
 @pytest.mark.parametrize("long", [False, True])
 async def test_a_stopped_process_finds_its_lane_superseded(town: Town, *, long: bool) -> None:
     above = Owner()
