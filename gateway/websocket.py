@@ -242,6 +242,11 @@ class Connection(asyncio.Protocol):
         """Whether it is open, or about to open."""
         return self.open or self._opening is not None
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the client to read."""
+        return self._transport.get_write_buffer_size()
+
     # What the owner calls
 
     def send(self, data: str | bytes) -> None:
@@ -505,8 +510,9 @@ class Connection(asyncio.Protocol):
             self._take(inbox, data[at : at + _PIECE])
         if self._backlog and not self.open:
             data, self._backlog = self._backlog, b""
-            inbox.drain(data)
-            self._flush()
+            if self._transport.is_reading():
+                inbox.drain(data)
+                self._flush()
 
     def _pay(self, inbox: Inbox) -> None:
         """Count what came, and do not read for a while if it was too much."""
@@ -516,6 +522,8 @@ class Connection(asyncio.Protocol):
         self._paid, self._credit = frames, shared.grain
         if wait is None:
             self.shut(reasons.TOO_MANY)
+            if not self._transport.is_closing():  # to look through the rest for a close frame would take as long
+                self._transport.pause_reading()
         elif wait and self.open and self._held is None:
             shared.counters["clients.held_back"] += 1
             self._hold(wait, self._release)
