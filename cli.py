@@ -259,6 +259,98 @@ def send(
             cluster.send_to_all(data)
 
 
+@main.command(epilog="Example: gatecrew kick --uid 42 --reason 'Not in this lobby'")
+@_file
+@click.option("--client", default="", metavar="ID", help="Close this client.")
+@click.option("--uid", default="", help="Close the clients of this uid.")
+@click.option("--reason", default="kicked", show_default=True, help="What the client is told.")
+def kick(file: Path | None, client: str, uid: str, reason: str) -> None:
+    """Close a client, or all clients of a uid, with close code 1008."""
+    from .business import lookup
+
+    if bool(client) == bool(uid):
+        raise click.UsageError("give one of --client and --uid")
+    kicked = lookup.kick(_load(_found(file)), client=client, uid=uid, reason=reason)
+    if not kicked:
+        raise GatecrewError(f"there is no client {client}" if client else f"no client has the uid {uid}")
+    click.echo(f"closed: {kicked}")
+
+
+@main.command(epilog="Example: gatecrew connections --group lobby --sort queue --limit 10")
+@_file
+@click.option("--gateway", default="", metavar="NAME", help="Only those of this gateway.")
+@click.option("--uid", default="", help="Only those of this uid.")
+@click.option("--group", default="", metavar="NAME", help="Only those in this group.")
+@click.option("--address", default="", help="Only those from this address.")
+@click.option(
+    "--sort",
+    type=click.Choice(["age", "traffic", "queue"]),
+    default="age",
+    show_default=True,
+    help="What comes first: the oldest, those with the most events, those for which the most waits.",
+)
+@click.option("--limit", type=click.IntRange(0, 1000), default=20, show_default=True, help="So many.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def connections(  # noqa: PLR0917  # options
+    file: Path | None, gateway: str, uid: str, group: str, address: str, sort: str, limit: int, as_json: bool
+) -> None:
+    """Show clients of the whole cluster."""
+    from .business import lookup
+
+    found = lookup.connections(
+        _load(_found(file)), gateway=gateway, uid=uid, group=group, address=address, sort=sort, limit=limit
+    )
+    if as_json:
+        click.echo(json.dumps({"total": found.total, "connections": found.rows, "missing": found.missing}, indent=2))
+    else:
+        for line in lookup.table(found):
+            click.echo(line)
+        if found.total > len(found.rows):
+            click.echo(f"and {found.total - len(found.rows)} more")
+    _complain_of(found.missing)
+
+
+@main.command(epilog="Example: gatecrew why --uid 42 --last 10m")
+@_file
+@click.option("--client", default="", metavar="ID", help="Only what was for this client.")
+@click.option("--uid", default="", help="Only what was for this uid.")
+@click.option("--group", default="", metavar="NAME", help="Only what was for this group, or for clients in it.")
+@click.option(
+    "--last", default="10m", show_default=True, metavar="TIME", help="How far to look back: 30s, 10m, 2h, 1d."
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def why(file: Path | None, client: str, uid: str, group: str, last: str, as_json: bool) -> None:  # noqa: PLR0917  # options
+    """Say why something did not reach a client: what was discarded, closed or failed lately, a line each.
+
+    The gateways remember the latest 200 of each reason.
+    """
+    from .business import lookup
+
+    found, missing = lookup.discards(_load(_found(file)), seconds=_seconds(last), client=client, uid=uid, group=group)
+    if as_json:
+        click.echo(json.dumps([one._asdict() for one in found], indent=2))
+    else:
+        for one in found:
+            click.echo(lookup.line(one))
+        if not found:
+            click.echo(f"nothing was discarded in the last {last}")
+    _complain_of(missing)
+
+
+def _seconds(text: str) -> float:
+    """Return how many seconds 30s, 10m, 2h or 1d are."""
+    number, unit = text[:-1], text[-1:]
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if unit not in units or not number.isdecimal() or len(number) > 9:
+        raise click.UsageError(f"--last: found {text}, expected a number and s, m, h or d, as in 10m")
+    return float(int(number) * units[unit])
+
+
+def _complain_of(missing: tuple[str, ...]) -> None:
+    if missing:
+        raise GatecrewError(f"no answer from {', '.join(missing)}")
+
+
 def _decoded(raw: bytes) -> str:
     try:
         return raw.decode()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MAX_QUESTIONS: Final = 10_000  #: of one process that wait for their answers
 MUCH: Final = 1024 * 1024  #: bytes of commands; once there are more, they leave without waiting for others
+NOTED: Final = 10  #: commands of which it is told whom they were for, when many are given up at once
 HEARSAY: Final = 10.0  #: seconds in which the registers have to confirm a gateway that another gateway told of
 MAX_FENCED: Final = 1000  #: keys of lost gateways that are remembered
 T = TypeVar("T")
@@ -111,6 +112,7 @@ class Hub:
         self._early: list[Gateway] = []  # those with commands that leave first
         self._late: list[Gateway] = []  # those with acks, and commands that leave with them
         self._marked = False
+        self._closed = False
         self._numbers = count(1)
         self._gathers: dict[int, Gather] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -127,6 +129,7 @@ class Hub:
 
     async def close(self) -> None:
         """Tell everybody goodbye; what was commanded before still leaves."""
+        self._closed = True
         self.flush()
         self.agent.leave()
         for gateway in list(self.gateways.values()):
@@ -184,12 +187,14 @@ class Hub:
                 parts.setdefault(key, []).append(message)
             else:
                 self.counters["discarded.gateway_gone"] += 1
+                self.note("discarded.gateway_gone", **_concerned(message))
         missed: list[str] = []
         origin, number = stamp or (self._node.key, next(self._numbers))
         for key, commands in parts.items():
             other = self.gateways[key]
             if other.peer.full:
                 self.counters["discarded.gateway_full"] += len(commands)
+                self._note_commands("discarded.gateway_full", commands, other)
                 missed.append(other.name)
             else:
                 self._put(other, [op.TURN, origin, number, commands])
@@ -197,6 +202,30 @@ class Hub:
             # whatever waits already: the client's record here must stay in step with its gateway's
             self._put(gateway, [op.TURN, origin, number, own])
         return missed
+
+    def note(
+        self,
+        reason: str,
+        *,
+        client: str = "",
+        uid: str | None = None,
+        groups: Sequence[str] = (),
+        note: str = "",
+        home: Gateway | None = None,
+    ) -> None:
+        """Let a gateway remember what did not reach a client: this process may be gone when somebody asks.
+
+        It is that of the client if it can be, or else any other.
+        """
+        for gateway in (*((home,) if home is not None else ()), *self.gateways.values()):
+            if gateway.alive and not gateway.peer.full:
+                message = [op.DISCARDED, time(), self._node.name, reason, client, uid or "", list(groups), note]
+                self._put(gateway, message)
+                return
+
+    def _note_commands(self, reason: str, commands: Sequence[Message], gateway: Gateway) -> None:
+        for command in commands[:NOTED]:
+            self.note(reason, **_concerned(command), note=f"one of {len(commands)} commands for {gateway.name}")
 
     def drain(self) -> None:
         """Ask all gateways for no more events."""
@@ -257,6 +286,7 @@ class Hub:
             for gateway in list(asked.values()):
                 if gateway.peer.full:
                     self.counters["discarded.gateway_full"] += 1
+                    self.note("discarded.gateway_full", note=f"a question to {gateway.name}")
                     gather.failed(gateway.key)
                 else:
                     self._put(gateway, [op.QUERY, number, int(ask), argument])
@@ -394,6 +424,8 @@ class Hub:
                 self._let_go(gateway)
 
     def _meet(self, member: Member) -> None:
+        if self._closed:  # a gateway may still tell of another one that was let go already
+            return
         gateway = self.gateways[member.key] = Gateway(member.name, member.key)
         gateway.connector = Connector(self._node, self._settings, self, member.address, expect=member.key)
         gateway.peer = gateway.connector.peer
@@ -403,15 +435,32 @@ class Hub:
         if self.gateways.pop(gateway.key, None) is None:
             return
         self.counters.update(gateway.connector.counters)
-        waiting = sum(len(message[3]) for message in gateway.peer.out if message[0] == op.TURN)
+        waiting = [command for message in gateway.peer.out if message[0] == op.TURN for command in message[3]]
         if waiting:
-            self.counters["discarded.gateway_gone"] += waiting
-            _log.warning("commands that may not have arrived at %s: %d", gateway, waiting)
+            self.counters["discarded.gateway_gone"] += len(waiting)
+            self._note_commands("discarded.gateway_gone", waiting, gateway)
+            _log.warning("commands that may not have arrived at %s: %d", gateway, len(waiting))
         for gather in list(self._gathers.values()):
             gather.failed(gateway.key)
         task = self._loop.create_task(gateway.connector.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _concerned(command: Message) -> dict[str, Any]:
+    """Return which client, uid or groups a command is about, for :meth:`Hub.note`."""
+    match command:
+        case [op.SEND_UID, [str(uid), *_], *_]:
+            return {"uid": uid}
+        case [op.SEND_GROUP, list(groups), *_]:
+            return {"groups": groups[:NOTED]}
+        case [op.UNGROUP, str(group)]:
+            return {"groups": [group]}
+        case [op.SEND_ALL | op.REVOKE, *_]:
+            pass
+        case [op.SEND, [str(client), *_], _] | [_, str(client), *_]:
+            return {"client": client}
+    return {}
 
 
 def _settle(done: asyncio.Future[None]) -> None:

@@ -394,7 +394,7 @@ class Runner:
             Their turn, which runs in the place of the failed one.
         """
         client = turn.client
-        self._log_failure(error, _event(turn))
+        self._log_failure(error, _event(turn), client)
         turn.undo()
         turn.over = not turn.dropped
         answer = Turn(client, turn.number, turn.opcode, turn.parts)
@@ -404,7 +404,7 @@ class Runner:
             try:
                 await self._in_turn(answer, self._error(client, error), self._time_limit)
             except Exception as second:  # noqa: BLE001  # a handler must not take the worker down
-                self._log_failure(second, "handling that error")
+                self._log_failure(second, "handling that error", client)
                 answer.undo()
         answer.over = not answer.dropped
         if self._commit(answer) is not None:
@@ -530,8 +530,11 @@ class Runner:
         finally:
             current_turn.reset(token)
 
-    def _log_failure(self, error: BaseException, doing: str) -> None:
+    def _log_failure(self, error: BaseException, doing: str, client: Client | None = None) -> None:
         self.counters["handler.errors"] += 1
+        if client is not None:
+            note = f"{type(error).__name__}, event {client.event_id}"
+            self._hub.note("handler.errors", client=client.id, uid=client.uid, note=note, home=client.source)
         _log.error("%s: %s: %s", doing, type(error).__name__, error, exc_info=_from_the_handler_on(error))
 
     def _new_leader(self) -> None:

@@ -62,6 +62,8 @@ TOKEN: Final = 36  #: [client, token]: it goes by this token from now on
 #: [what ("uid" or "id"), value, since or None, until or seconds]: tokens of this uid that were issued up to `since`, or the token
 #: with this id, are good for nothing any more. With None, since now, and to be remembered for so many seconds.
 REVOKE: Final = 37
+#: [time, process, reason, client, uid, groups, note]: what did not reach a client, to be remembered; see :mod:`.discards`
+DISCARDED: Final = 39
 CUT: Final = 38  #: []: the last link between us ended though I did not hang: I was cut off
 
 # Member -> register. A member is [role, name, key, address, meta].
@@ -109,4 +111,8 @@ class Ask(IntEnum):
     GROUP_UIDS = 11  #: None -> map of group to uids
     SESSION = 12  #: client -> map or None
     SESSIONS = 13  #: list of groups, or None -> map of client to session
+    #: [uid, group, address (each or empty), what to sort by, limit] -> [how many there are, the first of them, each as in
+    #: :class:`~..gateway.overview.Row`]
+    CONNECTIONS = 15
+    DISCARDS = 16  #: [seconds, client, uid, group (each or empty)] -> list of what was discarded lately
     ROUND_TRIP = 14  #: key of a worker -> milliseconds of a ping to it and back, or None if it cannot be pinged

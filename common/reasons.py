@@ -6,7 +6,7 @@ The code tells the client whether to come back (RFC 6455, section 7.4, and the I
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Reason(NamedTuple):
@@ -39,3 +39,10 @@ TOO_MANY_DEVICES = Reason("too_many_devices", 1008, "too_many_devices")
 TOKEN_EXPIRED = Reason("token_expired", 3000, "token_expired")
 TOKEN_REVOKED = Reason("token_revoked", 3000, "token_revoked")
 GATEWAY_LOST = Reason("gateway_lost", 1006, "gateway_lost")  # told to handlers only: the client is not there any more
+
+_ALL: Final = tuple(value for value in tuple(globals().values()) if isinstance(value, Reason))
+
+
+def named(code: int, text: str) -> str:
+    """Return the name of the reason with this close code and text, or of one that came with a time to come back; empty if none."""
+    return next((reason.name for reason in _ALL if reason.code == code and text.startswith(reason.text)), "")

@@ -26,6 +26,10 @@ class Connection(Protocol):
     def plain(self) -> bool:
         """Whether a prepared frame may be written as it is."""
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the client to read."""
+
     def write(self, frame: bytes, /) -> None:
         """Write a prepared frame."""
 
@@ -52,6 +56,7 @@ class NoConnection:
     """The socket of a client whose gateway is lost: nothing can be done with it."""
 
     plain = False
+    unsent = 0
 
     def write(self, frame: bytes, /) -> None:
         """Do nothing, as all of these."""
@@ -100,6 +105,7 @@ class Client:
         "redeliver",
         "sent",
         "session",
+        "since",
         "slot",
         "token",
         "told",
@@ -115,6 +121,7 @@ class Client:
         self.session = EMPTY_SESSION
         self.token: list[Any] | None = None  # [expires, id or None, issued]
         self.nameless_since = 0.0  # when it came, or its uid was taken away
+        self.since = 0.0  # when it came
         self.slot = UNSET  # of the wheel that looks after tokens and uids
         self.open = True
         self.paused = False

@@ -13,8 +13,8 @@ from itertools import chain
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ..common import discards, reasons, wire
 from ..common import messages as op
-from ..common import reasons, wire
 from ..common.errors import LinkError
 from ..common.ids import new_client_id
 from ..common.messages import ACK, MESSAGE, QUERY, Ask
@@ -24,6 +24,7 @@ from .client import Client, Connection, NoConnection
 from .credentials import Credentials
 from .index import Index
 from .limits import KEPT
+from .overview import connections
 from .repeats import Repeats
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Core:
             ``discarded.revocations`` for each
             that was forgotten before its time, ``commands.repeated`` for each command that came again and was left out.
         clock: returns seconds.
+        name: of this gateway, for those who ask.
         wall: returns seconds since 1970, by which tokens end.
         auth_timeout: seconds that a client may be without a uid; 0 for no limit.
         kept: what is kept of one client at most.
@@ -105,6 +107,7 @@ class Core:
         counters: Counter[str],
         clock: Callable[[], float],
         *,
+        name: str = "",
         wall: Callable[[], float] = lambda: 0.0,
         auth_timeout: float = 0.0,
         kept: Kept = KEPT,
@@ -114,6 +117,11 @@ class Core:
         self.dispatch = dispatch
         self.index = Index()
         self.events = 0  #: from clients, ever
+        self.commands = 0  #: messages of workers and callers, ever: commands, acks, questions
+        self.discards = discards.Discards()
+        self._name = name
+        self._wall = wall
+        self._wanted = ""  # what a command does with the client that closes now
         self.counters = counters
         self._kept = kept
         self._encode = encode
@@ -151,6 +159,7 @@ class Core:
             op.DRAIN: (1, self._drain),
             op.FENCE: (2, self._fence),
             op.CUT: (1, self._cut),
+            op.DISCARDED: (8, self._discarded),
         }
 
     @property
@@ -190,8 +199,10 @@ class Core:
         if self.dispatch.full:
             client.open = False
             self._release(client)
+            self._note(f"closed.{reasons.OVERLOADED.name}", client)
             connection.shut(reasons.OVERLOADED)
         else:
+            client.since = self._clock()
             self.index.add(client)
             self.credentials.nameless(client)
             if self.mirror is not None:
@@ -209,6 +220,8 @@ class Core:
         """A client is gone, or on its way out: it gets nothing any more, and nothing of it is taken."""
         if client.open:
             client.open = False
+            why = self._wanted or reasons.named(code, reason) or "by_itself"
+            self._note(f"closed.{why}", client, f"code {code}")
             self.index.remove(client)
             self.credentials.forget(client)
             self._release(client)
@@ -226,6 +239,7 @@ class Core:
             client.open = False
             self._closing[client_id] = client
             self.counters["clients.adopted"] += 1
+            self._note(f"closed.{reasons.GATEWAY_LOST.name}", client)
             if self.mirror is not None:
                 self.mirror.opened(client)
             self._event(client, op.CLOSE, [reasons.GATEWAY_LOST.code, reasons.GATEWAY_LOST.text])
@@ -259,6 +273,7 @@ class Core:
                 out; the asker is to be dropped.
         """
         commands = self._commands
+        self.commands += len(batch)
         for message in batch:
             opcode = message[0]
             known = commands.get(opcode)
@@ -345,12 +360,13 @@ class Core:
         _, number, ask, argument = message
         if asker.full:
             self.counters["discarded.asker_full"] += 1
+            self._note("discarded.asker_full")
             return
         if ask == Ask.ROUND_TRIP:
             self._ping(number, _text(argument), asker)
             return
         try:
-            found = [op.ANSWER, number, answer(self.index, ask, argument)]
+            found = [op.ANSWER, number, self._answer(ask, argument)]
             size = len(wire.pack(found))
             if size > MAX_ANSWER:
                 raise TooBig
@@ -359,6 +375,17 @@ class Core:
             found = [op.NO_ANSWER, number, f"the answer has more than {MAX_ANSWER} bytes: ask about fewer at once"]
             size = len(wire.pack(found))
         asker.send(found, size)
+
+    def _answer(self, ask: object, argument: object) -> Any:
+        """Return the answer to a question about this gateway, or about its clients."""
+        if ask == Ask.CONNECTIONS:
+            return connections(self.index, self._clock(), argument)
+        if ask == Ask.DISCARDS:
+            match argument:
+                case [int() | float() as seconds, str(client), str(uid), str(group)]:
+                    return [list(one) for one in self.discards.find(self._wall() - seconds, client, uid, group)]
+            raise LinkError("asks for discards, but not since when and whose")
+        return answer(self.index, ask, argument)
 
     def _ping(self, query: int, worker: str, asker: Asker) -> None:
         """Answer a query by how long a ping to a worker and back takes: now if there is none, else when that is known."""
@@ -371,6 +398,7 @@ class Core:
         def returned(acknowledged: bool) -> None:
             if asker.full:
                 self.counters["discarded.asker_full"] += 1
+                self._note("discarded.asker_full")
             else:  # if it is gone, this reaches nobody
                 asker.send([op.ANSWER, query, (self._clock() - began) * 1000 if acknowledged else None])
 
@@ -436,7 +464,7 @@ class Core:
         # let in with less than the handler gave it, it might be taken for somebody else
         if (
             len(client.groups) > self._kept.groups
-            or not all(map(self._fits, [client.uid or "", *client.groups]))
+            or not all(self._fits(name, client) for name in (client.uid or "", *client.groups))
             or not self._session_fits(client, client.session)
         ):
             door.refuse(
@@ -486,7 +514,9 @@ class Core:
 
     def _revoke(self, message: Message, _: Port | None) -> None:
         news = self.credentials.revoke(*message[1:])
-        self.counters["discarded.revocations"] = self.credentials.forgotten
+        if self.counters["discarded.revocations"] != self.credentials.forgotten:
+            self.counters["discarded.revocations"] = self.credentials.forgotten
+            self._note("discarded.revocations")
         if news is None:
             return
         for port in self.dispatch.workers:
@@ -503,7 +533,7 @@ class Core:
         _, client_id, uid, device, counted = message
         client = self._known(client_id)
         if client is not None:
-            if not self._fits(_text(uid)):
+            if not self._fits(_text(uid), client):
                 pass
             elif client.open:
                 self.index.bind(client, uid)
@@ -560,12 +590,12 @@ class Core:
                 client.session = packed
             self._changed(client, port, counted)
 
-    def _fits(self, name: str) -> bool:
+    def _fits(self, name: str, client: Client) -> bool:
         most = self._kept.name
         if len(name) <= most:
             return True
         self._discard(
-            "name_too_long", f"a uid or group of {len(name)} characters, more than {most} ([gateway] max_name)"
+            "name_too_long", client, f"a uid or group of {len(name)} characters, more than {most} ([gateway] max_name)"
         )
         return False
 
@@ -574,7 +604,7 @@ class Core:
         if len(packed) <= most:
             return True
         self._discard(
-            "session_too_big", f"{client!r} has more than {most} bytes in its session ([gateway] max_session)"
+            "session_too_big", client, f"{client!r} has more than {most} bytes in its session ([gateway] max_session)"
         )
         return False
 
@@ -591,8 +621,10 @@ class Core:
         if client is not None:
             most = self._kept.groups
             if len(client.groups) >= most and group not in client.groups:
-                self._discard("too_many_groups", f"{client!r} is in {most} groups already ([gateway] max_groups)")
-            elif self._fits(_text(group)):
+                self._discard(
+                    "too_many_groups", client, f"{client!r} is in {most} groups already ([gateway] max_groups)"
+                )
+            elif self._fits(_text(group), client):
                 self.index.join(client, group)
 
     def _leave(self, message: Message, _: Port | None) -> None:
@@ -616,15 +648,43 @@ class Core:
                 )
             if last is not None:
                 client.connection.send(_data(last))
-            client.connection.close(code, reason)
+            self._end(client, "command", lambda: client.connection.close(code, reason))
 
     def _destroy_client(self, message: Message, _: Port | None) -> None:
         client = self._client(message[1])
         if client is not None:
-            client.connection.abort()
+            self._end(client, "destroy", client.connection.abort)
 
-    def _discard(self, what: str, why: str) -> None:
+    def _end(self, client: Client, wanted: str, close: Callable[[], None]) -> None:
+        """Close a client on command, and let that be remembered."""
+        self._wanted = wanted
+        try:
+            close()
+        finally:
+            self._wanted = ""
+
+    def _discarded(self, message: Message, _: Port | None) -> None:
+        try:
+            discard = discards.read(message[1:])
+        except ValueError as error:
+            raise LinkError(str(error)) from error
+        self.discards.add(
+            *discard[:3], client=discard.client, uid=discard.uid, groups=discard.groups, note=discard.note
+        )
+
+    def _note(self, reason: str, client: Client | None = None, note: str = "") -> None:
+        """Remember what does not reach a client."""
+        name, uid, groups = (client.id, client.uid, client.groups) if client is not None else ("", None, ())
+        self.discards.add(self._wall(), self._name, reason, client=name, uid=uid, groups=groups, note=note)
+
+    def gave_up_event(self, client: Client, number: int) -> None:
+        """An event was with too many workers that were lost."""
+        self.counters["discarded.given_up"] += 1
+        self._note("discarded.given_up", client, f"event {client.id}:{number}")
+
+    def _discard(self, what: str, client: Client, why: str) -> None:
         """Count a command that is not carried out; the first of its kind is logged."""
+        self._note(f"discarded.{what}", client)
         self.counters[f"discarded.{what}"] += 1
         if self.counters[f"discarded.{what}"] == 1:
             _log.error("a command is not carried out: %s; others like this are only counted (discarded.%s)", why, what)
@@ -638,6 +698,7 @@ class Core:
         client = self.index.clients.get(client_id)
         if client is None:
             self.counters["discarded.client_gone"] += 1
+            self.discards.add(self._wall(), self._name, "discarded.client_gone", client=client_id)
         return client
 
     def _known(self, client_id: Any) -> Client | None:

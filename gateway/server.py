@@ -74,6 +74,7 @@ class Gateway:
             encode,
             self.counters,
             monotonic,
+            name=name,
             wall=time,
             auth_timeout=gateway.auth_timeout,
             kept=Kept(gateway.max_groups, gateway.max_session, gateway.max_name),
@@ -324,7 +325,7 @@ class Gateway:
 
     def _gave_up(self, client: Client, message: Message) -> None:
         """An event was with too many workers that were lost."""
-        self.counters["discarded.given_up"] += 1
+        self._core.gave_up_event(client, message[3])
         event_id = f"{client.id}:{message[3]}"
         _log.error("event %s is given up: %d workers that had it were lost", event_id, GIVEN_UP)
         self._hook("event_given_up", event_id, message[5])

@@ -78,7 +78,12 @@ def _figure(key: str) -> Callable[[Mapping[str, Any], float], str]:
 def _uptime(member: Mapping[str, Any], now: float) -> str:
     if "started" not in member:
         return _MISSING
-    seconds = max(0, int(now - member["started"]))
+    return span(now - member["started"])
+
+
+def span(duration: float) -> str:
+    """Return a time in seconds as people say it, in its two largest units."""
+    seconds = max(0, int(duration))
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if days:
         return f"{days}d {hours % 24}h"

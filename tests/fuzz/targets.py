@@ -43,6 +43,7 @@ class Deaf:
     """The socket of a client that takes what it is sent, and closes when told to."""
 
     plain = True
+    unsent = 0
 
     def __init__(self, core: Core | None = None) -> None:
         self.core = core

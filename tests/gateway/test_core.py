@@ -37,6 +37,8 @@ HEADERS = [["Host", "localhost"]]
 class Socket:
     """A client's socket. As the real one, it tells when it closes, and after that does nothing."""
 
+    unsent = 0
+
     def __init__(self, house: House, *, plain: bool, room: int) -> None:
         self.house = house
         self.plain = plain
@@ -956,6 +958,7 @@ GOOD: list[Message] = [
     [op.REVOKE, "uid", "bob", None, 60.0],
     [op.ACCEPT, 1, None, "", [], {}, None, None],
     [op.REFUSE, 1, 401, "", None],
+    [op.DISCARDED, 1.5, "worker-1", "handler.errors", CLIENT, "ann", [GROUP], ""],
 ]
 
 
@@ -995,6 +998,10 @@ BAD: list[Message] = [
     *with_each([op.TURN, "event", 1, []], 3, None, 5, {}, [5], [[]], [[[]]], [[op.UNGROUP]], [[op.UNGROUP, 5]]),
     *with_each([op.TURN, "event", 1, []], 3, [[None]], [[{}]], [[op.ACK, 1]], [[op.TAKE, 5, False]], [[op.DRAIN]]),
     *with_each([op.TURN, "event", 1, []], 3, [[op.TURN, "e", 1, []]], [[op.QUERY, 1, int(Ask.ONLINE), CLIENT]]),
+    *with_each([op.DISCARDED, 1, "worker-1", "handler.errors", CLIENT, "ann", [GROUP], ""], 1, None, "1", [1]),
+    *with_each([op.DISCARDED, 1, "worker-1", "handler.errors", CLIENT, "ann", [GROUP], ""], 6, None, GROUP, [5]),
+    *with_each([op.QUERY, 1, int(Ask.CONNECTIONS), []], 3, None, [], ["", "", "", "size", 5], ["", "", "", "age", 5000]),
+    *with_each([op.QUERY, 1, int(Ask.DISCARDS), []], 3, None, [], ["60", "", "", ""], [60, None, "", ""]),
     *with_each([op.TOKEN, CLIENT, None], 1, None, 5, [CLIENT], {}),
     *with_each(
         [op.TOKEN, CLIENT, None], 2, 5, [], [5, None], ["5", None, 0], [5, 5, 0], [5, None, "0"], [nan, None, 0]
@@ -1111,8 +1118,14 @@ def test_whatever_a_peer_sends_it_is_the_only_one_to_suffer(batch: list[Message]
             house.dispatch.lost(worker.port)
     verify(house)
     wire.pack(client.session)
+    arguments: dict[int, object] = {
+        Ask.CLIENTS_OF_UIDS: [],
+        Ask.ROUND_TRIP: "nobody",
+        Ask.CONNECTIONS: ["", "", "", "age", 10],
+        Ask.DISCARDS: [60, "", "", ""],
+    }
     for ask in Ask:
-        house.ask(ask, {Ask.CLIENTS_OF_UIDS: [], Ask.ROUND_TRIP: "nobody"}.get(ask))
+        house.ask(ask, arguments.get(ask))
     if client.open:
         house.core.closed(client, 1000, "")
     successor = house.join("worker-2")

@@ -29,6 +29,7 @@ class Socket:
     """A socket that is read or not, and when it is closed no longer listens to that."""
 
     plain = True
+    unsent = 0
 
     def __init__(self) -> None:
         self.reading = True

@@ -1,0 +1,107 @@
+"""What an operator sees of a running cluster: ``connections``, ``kick``, ``why``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from click.testing import CliRunner, Result
+from gatecrew import cli
+
+from .crew import until
+
+if TYPE_CHECKING:
+    from .crew import Crew, Guest
+
+
+def gatecrew(crew: Crew, *arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments, env=crew.variables())
+
+
+def connections(crew: Crew, *arguments: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of clients, by id, in their order."""
+    found = json.loads(gatecrew(crew, "connections", "--json", *arguments).stdout)
+    return {row["client"]: row for row in found["connections"]}
+
+
+def why(crew: Crew, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(gatecrew(crew, "why", "--json", *arguments).stdout)
+    return found
+
+
+def test_clients_of_all_gateways_are_shown(crew: Crew, ann: Guest, bob: Guest) -> None:
+    ann.do("bind_uid", ann.id, "u-ann")
+    ann.do("join_group", ann.id, "g-seen")
+    rows = connections(crew)
+
+    assert rows.keys() == {ann.id, bob.id}
+    assert (rows[ann.id]["gateway"], rows[ann.id]["worker"]) == ("gateway-1", "worker-1")
+    assert (rows[bob.id]["gateway"], rows[bob.id]["worker"]) == ("gateway-2", "worker-2")
+    assert (rows[ann.id]["uid"], rows[ann.id]["groups"]) == ("u-ann", ["g-seen"])
+    assert rows[ann.id]["remote"] == ann.call("about")["remote"]
+    assert rows[ann.id]["events"] > rows[bob.id]["events"] >= 1
+    text = gatecrew(crew, "connections").stdout.splitlines()
+    assert text[0].split() == [
+        "CLIENT",
+        "GATEWAY",
+        "WORKER",
+        "UID",
+        "REMOTE",
+        "AGE",
+        "EVENTS",
+        "QUEUE",
+        "UNSENT",
+        "GROUPS",
+    ]
+    assert len(text) == 3
+
+
+def test_clients_are_filtered_sorted_and_limited(crew: Crew, ann: Guest, bob: Guest, cyd: Guest) -> None:
+    ann.do("bind_uid", ann.id, "u-ann")
+    ann.do("join_group", bob.id, "g-seen")
+    address, _, port = cyd.call("about")["remote"].rpartition(":")
+
+    assert connections(crew, "--uid", "u-ann").keys() == {ann.id}
+    assert connections(crew, "--group", "g-seen").keys() == {bob.id}
+    assert connections(crew, "--gateway", "gateway-1").keys() == {ann.id, cyd.id}
+    assert connections(crew, "--address", f"{address}:{port}").keys() == {cyd.id}
+    assert connections(crew, "--address", address).keys() == {ann.id, bob.id, cyd.id}
+    assert next(iter(connections(crew, "--sort", "traffic"))) == ann.id
+    ages = [row["age"] for row in connections(crew, "--sort", "age").values()]
+    assert ages == sorted(ages, reverse=True)
+    assert gatecrew(crew, "connections", "--limit", "1").stdout.splitlines()[-1] == "and 2 more"
+    missed = gatecrew(crew, "connections", "--gateway", "gateway-9")
+    assert (missed.exit_code, missed.stderr) == (1, "Error: there is no gateway gateway-9\n")
+
+
+def test_a_client_is_kicked_and_it_is_told_why(crew: Crew, ann: Guest, bob: Guest) -> None:
+    ann.do("bind_uid", bob.id, "u-bob")
+
+    assert gatecrew(crew, "kick", "--client", ann.id).stdout == "closed: 1\n"
+    assert gatecrew(crew, "kick", "--uid", "u-bob", "--reason", "out of here").stdout == "closed: 1\n"
+    assert ann.closed() == (1008, "kicked")
+    assert bob.closed() == (1008, "out of here")
+    assert [(one["process"], one["client"], one["reason"]) for one in why(crew, "--uid", "u-bob")] == [
+        ("gateway-2", bob.id, "closed.command")
+    ]
+    missed = gatecrew(crew, "kick", "--uid", "u-bob")
+    assert (missed.exit_code, missed.stderr) == (1, "Error: no client has the uid u-bob\n")
+    assert gatecrew(crew, "kick").exit_code == 2
+
+
+def test_why_tells_what_did_not_reach_a_client(crew: Crew, ann: Guest, gone: str) -> None:
+    ann.do("bind_uid", ann.id, "u-why")
+    ann.do("join_group", ann.id, "g-why")
+    ann.do("send_to_client", gone, "too late")
+    ann.send("nonsense", raises=True)
+
+    assert [one["reason"] for one in why(crew, "--client", gone)] == ["closed.by_itself", "discarded.client_gone"]
+    until(lambda: [one["reason"] for one in why(crew, "--uid", "u-why")] == ["handler.errors"])
+    (failed,) = why(crew, "--client", ann.id)
+    assert failed["process"] == "worker-1"
+    assert ann.id in failed["note"]
+    ann.leave()
+    until(lambda: [one["reason"] for one in why(crew, "--group", "g-why")] == ["closed.by_itself"])
+    assert "gateway-1 lost client" in gatecrew(crew, "why", "--group", "g-why", "--last", "1h").stdout
+    assert gatecrew(crew, "why", "--uid", "nobody", "--last", "1h").stdout == "nothing was discarded in the last 1h\n"
+    assert gatecrew(crew, "why", "--last", "ten").exit_code == 2
