@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..common import messages as op
 from ..common.errors import HandlerTimeout, LinkError, TurnDropped
+from ..common.histogram import Histogram
 from ..common.ids import new_client_id
 from .client import Client, introduced
 from .handshake import FAILED, answer
@@ -60,6 +61,9 @@ class Runner:
     def __init__(self, app: App, hub: Hub, *, concurrency: int, time_limit: float) -> None:
         self.counters: Counter[str] = Counter()
         self.events = 0
+        #: How long the handlers of events took, from their start to their end, by name.
+        self.took = {name: Histogram() for name in ("connect", "message", "close")}
+        self._took = {op.CONNECT: self.took["connect"], op.MESSAGE: self.took["message"], op.CLOSE: self.took["close"]}
         self._app = app
         self._hub = hub
         self._concurrency = concurrency
@@ -232,42 +236,52 @@ class Runner:
             return None
         current_turn.set(turn)
         context = copy_context()
+        took = self._took[turn.opcode]
         began = monotonic()
+        ended = True
         try:
             waits_for = context.run(coroutine.send, None)
+            ended = False
         except StopIteration:
             return None
         finally:
-            self._see_whether_blocked(turn, monotonic() - began)
-        return self._drive(turn, context, coroutine, waits_for)
+            seconds = monotonic() - began
+            if ended:
+                took.observe(seconds)
+            if seconds >= BLOCKED:
+                self._blocked(turn, seconds)
+        return self._drive(turn, context, coroutine, waits_for, began)
 
     @types.coroutine
     def _drive(
-        self, turn: Turn, context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object
+        self, turn: Turn, context: Context, coroutine: Coroutine[Any, Any, None], waits_for: object, started: float
     ) -> Generator[object, object, None]:
         """Go on with a handler that has suspended, in its own context."""
-        while True:
-            try:
-                value = yield waits_for
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except BaseException as error:  # noqa: BLE001  # of the future, or a cancellation: for the handler
-                step: Callable[[], object] = partial(coroutine.throw, error)
-            else:
-                step = partial(coroutine.send, value)
-            began = monotonic()
-            try:
-                waits_for = context.run(step)
-            except StopIteration:
-                return
-            finally:
-                self._see_whether_blocked(turn, monotonic() - began)
+        try:
+            while True:
+                try:
+                    value = yield waits_for
+                except GeneratorExit:
+                    coroutine.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001  # of the future, or a cancellation: for the handler
+                    step: Callable[[], object] = partial(coroutine.throw, error)
+                else:
+                    step = partial(coroutine.send, value)
+                began = monotonic()
+                try:
+                    waits_for = context.run(step)
+                except StopIteration:
+                    return
+                finally:
+                    seconds = monotonic() - began
+                    if seconds >= BLOCKED:
+                        self._blocked(turn, seconds)
+        finally:
+            self._took[turn.opcode].observe(monotonic() - started)
 
-    def _see_whether_blocked(self, turn: Turn, seconds: float) -> None:
-        """Tell if a handler let nothing else run for too long."""
-        if seconds < BLOCKED:
-            return
+    def _blocked(self, turn: Turn, seconds: float) -> None:
+        """Tell that a handler let nothing else run for too long."""
         self.counters["handler.blocked"] += 1
         _log.warning(
             "%s blocked this worker for %.1f s, in which all other clients waited: write what blocks with def, not async def",

@@ -20,6 +20,7 @@ from ..common import process
 from ..common.errors import AppError, QueryError
 from ..common.ids import new_key
 from ..common.link import Node
+from ..common.observation import Observation
 from ..register.agent import link_settings
 from . import loader
 from .checks import size
@@ -172,6 +173,14 @@ class Worker:
             **hub.counts(),
         }
 
+    def observe(self) -> Observation:
+        """Look at it, for Prometheus. Without gateways, it cannot serve."""
+        stats = self._stats()
+        linked = stats.pop("connections")
+        loads = [gateway.connector.load for gateway in self._hub.gateways.values()]
+        more = {"links": linked, "unacked": sum(unacked for _, unacked in loads), "running": self._runner.suspended}
+        return Observation("" if linked else "no gateway is linked", {**stats, **more}, self._runner.took)
+
     # What the links tell
 
     def joined(self, gateway: Gateway) -> None:
@@ -279,7 +288,7 @@ class Worker:
 
 def run(config: Config, name: str) -> int:
     """Be a worker until told to stop; return the exit code."""
-    code = process.run(config, "worker", name, lambda _: Worker(config, name))
+    code = process.run(config, "worker", name, lambda _: Worker(config, name), observe=Worker.observe)
     threads = [thread for thread in enumerate_threads() if thread.name.startswith(_THREADS)]
     for thread in threads:
         thread.join(0.1)

@@ -68,6 +68,14 @@ def _check_link(text: str) -> None:
     _check_meeting(text, "tcp://127.0.0.1:2900-2999", ports=True)
 
 
+def _check_metrics(text: str) -> None:
+    if text:
+        try:
+            parse(text, "http", ports=True)
+        except ValueError as error:
+            raise ValueError(f'{error}; expected an address as in "http://127.0.0.1:9400-9499"') from None
+
+
 def _check_subprotocol(text: str) -> None:
     if not _TOKEN.fullmatch(text):
         raise ValueError("expected a name without spaces, as in chat.v1")
@@ -319,6 +327,18 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """``[metrics]``: how the processes tell Prometheus, and whoever keeps them running, how they are."""
+
+    listen: str = setting(
+        "",
+        "Where each process answers `/metrics`, `/healthz` and `/readyz`: an address with a port, or a range of which each "
+        'process takes the first free one, as in `"http://127.0.0.1:9400-9499"`. There are no passwords. Nowhere if empty.',
+        check=_check_metrics,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration. ``path`` is the file that it was read from, absolute."""
 
@@ -327,6 +347,7 @@ class Config:
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     path: Path | None = None
 
     @property
@@ -359,6 +380,7 @@ _SECTIONS = {
     "gateway": GatewayConfig,
     "worker": WorkerConfig,
     "log": LogConfig,
+    "metrics": MetricsConfig,
 }
 
 

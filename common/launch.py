@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import background, config, notify, process
 from .addresses import parse
@@ -72,7 +72,7 @@ def run(plan: Plan, echo: Callable[[str], None]) -> int:
             for address in settings.gateway.listen:
                 refuse_if_in_use(address)
 
-    def supervise(announce: Callable[[str], None], **hooks: Callable[..., None]) -> int:
+    def supervise(announce: Callable[[str], None], **hooks: Callable[..., Any]) -> int:
         supervisor = Supervisor(
             plan.places,
             plan.program,

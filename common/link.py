@@ -167,6 +167,7 @@ class Peer:
             return
         now = self._link.loop.time()
         for payload in payloads:
+            self._link.counters["link.bytes_sent"] += len(payload)
             self._link.transmit(self, lane.seal(payload, now))
 
 
@@ -248,6 +249,7 @@ class _Link:
             for answer in answers:
                 self.transmit(peer, answer)
             if deliver:
+                self.counters["link.bytes_received"] += len(frame)
                 self._tell(self.owner.received, peer, wire.decode(frame))
             elif kind == wire.NACK:
                 self.counters["lane.gaps"] += 1
@@ -293,6 +295,12 @@ class _Link:
         settings = self.settings
         since = now - self._ticked - self._tick_every
         return since > settings.probe_interval or now - self._stalled_at < settings.dead_after
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many peers there are a lane to, and the bytes that they have not acknowledged."""
+        lanes = [peer.lane for peer in self._peers() if peer.lane is not None]
+        return len(lanes), sum(lane.unacked_bytes for lane in lanes)
 
     def _keys_changed(self, keys: curve.Keys) -> None:
         """Part from who may no longer take part."""

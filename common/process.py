@@ -24,11 +24,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 from . import logs, notify
+from .endpoint import Endpoint
 from .errors import GatecrewError
 from .exits import Exit
+from .observation import Observation
 from .security import prepare_run_dir
 
 if TYPE_CHECKING:
@@ -45,9 +47,10 @@ _STARTED: Final = time.time()
 _STATM: Final = Path("/proc/self/statm")
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-_vitals = {"restarts": 0}
+_vitals: dict[str, Any] = {"restarts": 0}
 
 Fail = Callable[[GatecrewError | None], None]
+T = TypeVar("T", bound="Service")
 
 
 class Service(Protocol):
@@ -72,8 +75,9 @@ def run(
     config: Config,
     role: str,
     name: str,
-    make: Callable[[Fail], Service],
+    make: Callable[[Fail], T],
     *,
+    observe: Callable[[T], Observation] | None = None,
     complain: Callable[[str], None] = _to_stderr,
     at_first: Callable[[], None] = lambda: None,
     at_once: Callable[[], None] = lambda: None,
@@ -86,6 +90,7 @@ def run(
         name: for the log.
         make: returns the service; it is called on the running loop. What it is given is to be called by a service that
             cannot go on: the process then stops, with exit code 1, or with 0 if there is no error.
+        observe: looks at a service that has started, for ``[metrics] listen``; None if there is nothing to be seen there.
         complain: is told the error with which the process ends, in one line.
         at_first: is called on the loop when a signal asks the process to stop.
         at_once: is called before a second signal ends the process.
@@ -102,6 +107,8 @@ def run(
         prepare_run_dir(config.cluster.directory)
         _raise_file_limit()
         frame = _Frame(make, notifier, at_first)
+        if observe is not None and config.metrics.listen:
+            frame.show(config.metrics.listen, role, name, observe)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner, _signals(frame.interrupted, at_once):
             runner.run(frame.main())
     except GatecrewError as error:
@@ -130,10 +137,10 @@ def patience(config: Config) -> float:
 def vitals() -> dict[str, Any]:
     """Return what every process announces of itself.
 
-    ``pid``, ``started`` (Unix time in seconds), ``memory`` (resident bytes) and ``restarts`` (times that the supervisor
-    started it again).
+    ``pid``, ``started`` (Unix time in seconds), ``memory`` (resident bytes), ``cpu`` (seconds), ``restarts`` (times that the
+    supervisor started it again) and, if it tells Prometheus how it is, ``metrics`` (where).
     """
-    return {"pid": os.getpid(), "started": _STARTED, "memory": _memory(), **_vitals}
+    return {"pid": os.getpid(), "started": _STARTED, "memory": _memory(), "cpu": time.process_time(), **_vitals}
 
 
 class Meter:
@@ -160,28 +167,44 @@ def _memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-class _Frame:
+class _Frame(Generic[T]):
     """One run of a service on the loop."""
 
-    def __init__(
-        self, make: Callable[[Fail], Service], notifier: notify.Notifier, at_first: Callable[[], None]
-    ) -> None:
+    def __init__(self, make: Callable[[Fail], T], notifier: notify.Notifier, at_first: Callable[[], None]) -> None:
         self._make = make
         self._at_first = at_first
         self._notifier = notifier
         self._leave = asyncio.Event()
         self._error: GatecrewError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._service: T
+        self._phase = "starting"  # or "stopping"; empty in between
+        self._listen = ""
+        self._endpoint: Endpoint | None = None
+
+    def show(self, listen: str, role: str, name: str, observe: Callable[[T], Observation]) -> None:
+        """Let the service be looked at, at that address."""
+
+        def look() -> Observation:
+            if self._phase:
+                return Observation(self._phase, vitals())
+            return observe(self._service)
+
+        self._listen = listen
+        self._endpoint = Endpoint(role, name, look)
 
     async def main(self) -> None:
         """Start, serve, stop; raise the error with which it ended."""
         self._loop = asyncio.get_running_loop()
         leave = asyncio.create_task(self._leave.wait())
-        service = self._make(self._fail)
+        service = self._service = self._make(self._fail)
         try:
+            if self._endpoint is not None:
+                _vitals["metrics"] = await self._endpoint.start(self._listen)
             start = asyncio.create_task(service.start())
             await asyncio.wait({start, leave}, return_when=asyncio.FIRST_COMPLETED)
             if start.done():
+                self._phase = ""
                 self._notifier.send(READY="1", STATUS=start.result() or "serving")
                 self._tell_that_it_turns(self._loop)
                 await leave
@@ -190,8 +213,11 @@ class _Frame:
                 with contextlib.suppress(asyncio.CancelledError):
                     await start
         finally:
+            self._phase = "stopping"
             self._notifier.send(STOPPING="1")
             await service.stop()
+            if self._endpoint is not None:
+                await self._endpoint.stop()
         if self._error is not None:
             raise self._error
 

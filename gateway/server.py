@@ -17,6 +17,7 @@ from ..common.addresses import parse
 from ..common.errors import ConfigError, Fenced, LinkError
 from ..common.ids import new_key
 from ..common.link import LEFT, Acceptor, Connector, Node, Peer
+from ..common.observation import Observation
 from ..register.agent import Agent, link_settings
 from . import credentials, drain
 from .buddies import Buddy, Wards
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ..register.view import Member
     from .client import Client
     from .handshake import Handshake
-    from .websocket import Connection
+    from .stream import Stream
 
 _log = logging.getLogger(__name__)
 
@@ -193,6 +194,7 @@ class Gateway:
             "connections": len(self._core.index.clients),
             "events": self._core.events,
             "events_per_second": self._meter.read(self._core.events),
+            "commands": self._core.commands,
             "queue": self._dispatch.queued,
             "workers": len(self._dispatch.workers),
             "redelivered": self._dispatch.redelivered,
@@ -205,8 +207,26 @@ class Gateway:
 
     def _counts(self) -> Counter[str]:
         """Return what was counted here and on all links."""
-        links = (self._acceptor, *self._buddies.values(), *self._owners.values(), self._agent)
-        return sum((link.counters for link in links if link is not None), self.counters)
+        counters = sum((link.counters for link in self._links()), self.counters)
+        return counters + self._agent.counters if self._agent is not None else counters
+
+    def _links(self) -> list[Acceptor | Connector]:
+        acceptor = [self._acceptor] if self._acceptor is not None else []
+        return [*acceptor, *self._buddies.values(), *self._owners.values()]
+
+    def observe(self) -> Observation:
+        """Look at it, for Prometheus. Without workers, it cannot serve."""
+        loads = [link.load for link in self._links()]
+        stats = {
+            **self._stats(),
+            "links": sum(links for links, _ in loads),
+            "unacked": sum(unacked for _, unacked in loads),
+            "event_bytes": self._dispatch.bytes,
+            "outstanding": sum(len(port.outstanding) for port in self._dispatch.workers),
+            "credit": sum(max(port.room, 0) for port in self._dispatch.workers),
+        }
+        unready = "" if self._dispatch.workers else "no worker takes events"
+        return Observation("fenced" if self._is_fenced else unready, stats)
 
     def _look_after(self) -> None:
         """Look after the clients whose time is over."""
@@ -215,7 +235,7 @@ class Gateway:
 
     # What the listener tells
 
-    def arrived(self, connection: Connection, handshake: Handshake) -> Client | None:
+    def arrived(self, connection: Stream, handshake: Handshake) -> Client | None:
         """A client is in the handshake. Return it if a worker has to decide on it."""
         return self._core.arrived(connection, *_said(handshake)) if self._core.admission.needed else None
 
@@ -223,7 +243,7 @@ class Gateway:
         """A client did not wait for the decision, or waited for too long."""
         self._core.gave_up(client)
 
-    def opened(self, connection: Connection, handshake: Handshake, client: Client | None) -> Client:
+    def opened(self, connection: Stream, handshake: Handshake, client: Client | None) -> Client:
         """A client passed the handshake: one that had arrived, or one that no worker was asked about."""
         return self._core.opened(connection, *_said(handshake), client)
 
@@ -423,4 +443,4 @@ def import_hooks(name: str) -> object:
 
 def run(config: Config, name: str) -> int:
     """Be a gateway until told to stop; return the exit code."""
-    return process.run(config, "gateway", name, lambda fail: Gateway(config, name, fail))
+    return process.run(config, "gateway", name, lambda fail: Gateway(config, name, fail), observe=Gateway.observe)

@@ -14,6 +14,7 @@ from ..common import messages, process, wire
 from ..common.errors import LinkError
 from ..common.ids import new_key
 from ..common.link import Acceptor, LinkSettings, Node, Peer
+from ..common.observation import Observation
 from .agent import link_settings
 from .leases import MAX_STATS, Leases, time_to_live
 from .view import Member
@@ -146,6 +147,14 @@ class Register:
         self._told |= ready
         self._newcomers = (self._newcomers - ready) | behind  # who is behind gets everything anew, once there is room
 
+    def observe(self) -> Observation:
+        """Look at it, for Prometheus."""
+        assert self._acceptor is not None, "it has started"
+        links, unacked = self._acceptor.load
+        counters = self._acceptor.counters
+        members = len(self._leases.members())
+        return Observation("", {**process.vitals(), **counters, "links": links, "unacked": unacked, "members": members})
+
     def _report(self) -> dict[str, Any]:
         """Return this register as one of its own members."""
         member = Member(self._node.role, self._node.name, self._node.key, self.address, {})
@@ -159,4 +168,4 @@ def run(config: Config, name: str) -> int:
         node = Node("register", name, new_key())
         return Register(node, link_settings(config), config.cluster.register_address(name))
 
-    return process.run(config, "register", name, make)
+    return process.run(config, "register", name, make, observe=Register.observe)

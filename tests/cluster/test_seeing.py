@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner, Result
 from gatecrew import cli
+from prometheus_client.parser import text_string_to_metric_families
 
-from .crew import until
+from .crew import PATIENCE, Crew, until
 
 if TYPE_CHECKING:
-    from .crew import Crew, Guest
+    from .crew import Guest
 
 
 def gatecrew(crew: Crew, *arguments: str) -> Result:
@@ -105,3 +109,52 @@ def test_why_tells_what_did_not_reach_a_client(crew: Crew, ann: Guest, gone: str
     assert "gateway-1 lost client" in gatecrew(crew, "why", "--group", "g-why", "--last", "1h").stdout
     assert gatecrew(crew, "why", "--uid", "nobody", "--last", "1h").stdout == "nothing was discarded in the last 1h\n"
     assert gatecrew(crew, "why", "--last", "ten").exit_code == 2
+
+
+# Metrics
+
+
+def fetch(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def metrics(url: str) -> Counter[str]:
+    """Return the sum of each metric over its labels."""
+    sums: Counter[str] = Counter()
+    for family in text_string_to_metric_families(fetch(url)[1]):
+        for sample in family.samples:
+            sums[sample.name] += int(sample.value)
+    return sums
+
+
+def test_each_process_tells_what_it_does_and_whether_it_can_serve() -> None:
+    with Crew(metrics_listen="http://127.0.0.1:0") as crew:
+        crew.start("register-1", "gateway-1")
+        until(lambda: "metrics" in crew.stats("gateway-1"))
+        gateway = crew.stats("gateway-1")["metrics"]
+        ready = gateway.replace("/metrics", "/readyz")
+        assert fetch(ready) == (503, "no worker takes events\n")
+        assert fetch(gateway.replace("/metrics", "/healthz")) == (200, "ok\n")
+        crew.start("worker-1")
+        until(lambda: fetch(ready)[0] == 200)
+        guest = crew.connect()
+        guest.call("about")
+        guest.do("send_to_all", "hi")
+        guest.send("nonsense", raises=True)
+        guest.call("about")
+
+        seen = metrics(gateway)
+        assert (seen["gatecrew_connections"], seen["gatecrew_workers"], seen["gatecrew_links"]) == (1, 1, 1)
+        assert seen["gatecrew_events_total"] == 6
+        assert seen["gatecrew_commands_total"] >= 4
+        assert seen["gatecrew_link_sent_bytes_total"] > seen["gatecrew_events_total"]
+        assert seen["gatecrew_credit_events"] > 0
+        worker = metrics(crew.stats("worker-1")["metrics"])
+        assert worker["gatecrew_handler_seconds_count"] == worker["gatecrew_events_total"] == 6
+        assert (worker["gatecrew_links"], worker["gatecrew_handler_errors_total"]) == (1, 1)
+        assert metrics(crew.stats("register-1")["metrics"])["gatecrew_members"] == 2
