@@ -7,22 +7,17 @@ import contextlib
 import resource
 import socket
 import sys
-from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, cast
-
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from typing import TYPE_CHECKING, Any, Final
 
 from ..common.addresses import parse
 from ..common.errors import ListenError
-from .handshake import Terms
-from .websocket import PROTOCOL_LOG, Connection, Owner, Shared
+from .stream import Owner, Shared
+from .websocket import WebSockets
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable
-
-    from websockets.typing import Subprotocol
 
     from ..common.addresses import Address
     from ..common.config import GatewayConfig
@@ -32,11 +27,6 @@ if TYPE_CHECKING:
 BACKLOG: Final = 4096  #: connections that wait to be accepted; with asyncio's 100 a storm of them costs seconds
 SPARE: Final = 1000  #: open files that are not for clients but for links, logs and the like
 _AT_ONCE: Final = 256  # connections that are looked after in one turn of the loop
-
-#: 4 KiB windows cost 25 KiB a connection instead of 300 KiB, and text compresses nearly as well.
-_DEFLATE: Final = ServerPerMessageDeflateFactory(
-    server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
-)
 
 
 class Listener:
@@ -82,16 +72,8 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         config = self._config
-        terms = Terms(
-            cast("tuple[Subprotocol, ...]", tuple(config.subprotocols)),
-            [_DEFLATE] if config.compression else [],
-            self._pages,
-            PROTOCOL_LOG,
-            config.origins,
-            config.max_handshake,
-        )
         room = min(_room(), config.max_connections or sys.maxsize)
-        self._shared = shared = Shared(config, self._owner, self._counters, terms, loop.time, room=room)
+        self._shared = shared = Shared(config, [config], self._owner, self._counters, loop.time, room=room)
         urls = []
         try:
             for text in config.listen:
@@ -100,7 +82,7 @@ class Listener:
                 url = address.with_port(sockets[0].getsockname()[1])
                 urls.append(url)
                 for sock in sockets:
-                    make = partial(Connection, shared, url)
+                    make = WebSockets(shared, config, url, self._pages).connection
                     self._servers.append(await loop.create_server(make, sock=sock, backlog=BACKLOG))
         except BaseException:
             self.stop_accepting()

@@ -15,8 +15,9 @@ from gatecrew.common.config import GatewayConfig
 from gatecrew.gateway.listener import Listener
 
 if TYPE_CHECKING:
+    from gatecrew.gateway.handshake import Handshake
     from gatecrew.gateway.pages import Pages
-    from gatecrew.gateway.websocket import Connection, Handshake
+    from gatecrew.gateway.stream import Stream
 
 ON_BOTH_LOOPS = ("test_websocket.py", "test_flood.py", "test_listener.py")
 
@@ -32,7 +33,7 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[
 class Visitor:
     """The client object of the recorder."""
 
-    connection: Connection
+    connection: Stream
     handshake: Handshake
 
 
@@ -43,21 +44,21 @@ class Recorder:
         self.visitors: list[Visitor] = []
         self.messages: list[str | bytes] = []
         self.closed_with: list[tuple[int, str]] = []
-        self.waiting: list[Connection] = []  # those that a test lets wait in the handshake
+        self.waiting: list[Stream] = []  # those that a test lets wait in the handshake
         self.lost: list[object] = []  # those that gave up in the handshake
-        self.on_arrival: Callable[[Connection, Handshake], object] = lambda connection, handshake: None
+        self.on_arrival: Callable[[Stream, Handshake], object] = lambda connection, handshake: None
         self.on_open: Callable[[Visitor], None] = lambda visitor: None
         self.on_message: Callable[[Visitor, str | bytes], None] = lambda visitor, data: None
         self._changed = asyncio.Event()
 
-    def arrived(self, connection: Connection, handshake: Handshake) -> object:
+    def arrived(self, connection: Stream, handshake: Handshake) -> object:
         return self.on_arrival(connection, handshake)
 
     def gave_up(self, arrival: object) -> None:
         self.lost.append(arrival)
         self._changed.set()
 
-    def opened(self, connection: Connection, handshake: Handshake, arrival: object) -> Visitor:
+    def opened(self, connection: Stream, handshake: Handshake, arrival: object) -> Visitor:
         visitor = Visitor(connection, handshake)
         self.visitors.append(visitor)
         self.on_open(visitor)

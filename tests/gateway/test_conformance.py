@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from gatecrew.gateway.frames import Inbox
 from gatecrew.gateway.handshake import Opening, Terms
-from gatecrew.gateway.listener import _DEFLATE as DEFLATE
+from gatecrew.gateway.websocket import _DEFLATE as DEFLATE
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate

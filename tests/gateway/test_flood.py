@@ -16,8 +16,6 @@ from websockets.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame
 from .test_websocket import Raw, raw, request
 
 if TYPE_CHECKING:
-    from gatecrew.gateway.websocket import Connection
-
     from .conftest import Serve, Served, Visitor
 
 PINGS = Frame(PING, b"x").serialize(mask=True)
@@ -144,7 +142,7 @@ class TestSaying:
         async with serve(message_rate=0) as served:
             flooder, other = await raw(served), await raw(served)
             await served.owner.until(lambda: len(served.owner.visitors) == 2)
-            connection: Connection = served.owner.visitors[0].connection
+            connection = served.owner.visitors[0].connection
             order: list[str] = []
             served.owner.on_message = lambda visitor, data: order.append(str(data)[:1])
             other.send(TEXT, b"other")
@@ -158,7 +156,7 @@ class TestSaying:
     async def test_what_was_read_waits_while_its_owner_pauses(self, serve: Serve) -> None:
         async with serve() as served:
             client = await raw(served)
-            connection: Connection = (await served.owner.first()).connection
+            connection = (await served.owner.first()).connection
             served.owner.on_message = lambda visitor, data: visitor.connection.pause()
             connection.data_received(Frame(TEXT, b"x" * 1000).serialize(mask=True) * 40)
 
@@ -171,7 +169,7 @@ class TestSaying:
     async def test_a_close_frame_behind_what_waits_is_found_when_it_is_closed(self, serve: Serve) -> None:
         async with serve(close_timeout=50.0) as served:
             client = await raw(served)
-            connection: Connection = (await served.owner.first()).connection
+            connection = (await served.owner.first()).connection
             served.owner.on_message = lambda visitor, data: visitor.connection.pause()
             close = Frame(CLOSE, b"\x03\xe8").serialize(mask=True)
             connection.data_received(Frame(TEXT, b"x" * 1000).serialize(mask=True) * 40 + close)

@@ -13,7 +13,7 @@ import pytest
 from gatecrew.common import reasons
 from gatecrew.gateway.handshake import MAX_REQUEST
 from gatecrew.gateway.pages import Pages
-from gatecrew.gateway.websocket import Connection, encode
+from gatecrew.gateway.websocket import encode
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
@@ -23,6 +23,7 @@ from websockets.uri import parse_uri
 
 if TYPE_CHECKING:
     from gatecrew.gateway.handshake import Handshake
+    from gatecrew.gateway.stream import Stream
 
     from .conftest import Serve, Served, Visitor
 
@@ -667,7 +668,7 @@ async def test_frames_right_behind_the_handshake_are_taken(serve: Serve) -> None
 
 async def test_small_frames_are_sent_at_once(serve: Serve) -> None:
     async with serve() as served, connect(served.url):
-        connection: Connection = (await served.owner.first()).connection
+        connection = (await served.owner.first()).connection
         sock = connection._transport.get_extra_info("socket")
 
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -680,7 +681,7 @@ async def waiting(served: Served, rest: bytes = b"") -> Raw:
     """Return a client that waits at the door."""
     arrived = asyncio.Event()
 
-    def wait(connection: Connection, handshake: Handshake) -> object:
+    def wait(connection: Stream, handshake: Handshake) -> object:
         served.owner.waiting.append(connection)
         arrived.set()
         return connection
