@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -173,8 +174,30 @@ def status(file: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(members, indent=2))
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in register_status.table(members, time.time()):
-        click.echo(line)
+        click.echo(line[:width])
+
+
+@main.command(epilog="Example: gatecrew top --every 5")
+@_file
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between two looks.",
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Leave after so many looks.")
+def top(file: Path | None, every: float, count: int | None) -> None:
+    """Show all processes of the cluster, live, on the whole screen; q or Ctrl-C leaves.
+
+    If standard output is no terminal, the tables come one below the other.
+    """
+    from .register import top as register_top
+
+    register_top.run(_load(_found(file)), every, count)
 
 
 @main.command(epilog="Example: gatecrew doctor --timeout 2")
@@ -303,8 +326,9 @@ def connections(  # noqa: PLR0917  # options
     if as_json:
         click.echo(json.dumps({"total": found.total, "connections": found.rows, "missing": found.missing}, indent=2))
     else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for line in lookup.table(found):
-            click.echo(line)
+            click.echo(line[:width])
         if found.total > len(found.rows):
             click.echo(f"and {found.total - len(found.rows)} more")
     _complain_of(found.missing)

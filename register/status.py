@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..common.config import Config
 
 ANSWER_LIMIT: Final = 2.0  #: seconds that a register may take to answer
-_MISSING: Final = "-"
+MISSING: Final = "-"
 
 
 def ask(config: Config) -> list[dict[str, Any]]:
@@ -32,9 +32,18 @@ async def _ask(config: Config) -> list[dict[str, Any]]:
     addresses = config.cluster.register_addresses()
     agent = Agent(Node("caller", "status", new_key()), link_settings(config), addresses, announce=False)
     try:
-        reports = await agent.ask_members(ANSWER_LIMIT)
+        return await gather(agent, addresses)
     finally:
         await agent.close()
+
+
+async def gather(agent: Agent, addresses: Iterable[str]) -> list[dict[str, Any]]:
+    """Do the same as :func:`ask` with an agent that is there already.
+
+    Raises:
+        GatecrewError: if no register answers.
+    """
+    reports = await agent.ask_members(ANSWER_LIMIT)
     if not reports:
         raise GatecrewError(f"not running: no register answers at {' or '.join(addresses)}")
     return [
@@ -50,8 +59,8 @@ def table(members: Iterable[Mapping[str, Any]], now: float) -> list[str]:
         members: as :func:`ask` returns them.
         now: Unix time in seconds.
     """
-    rows = [[column for column, _ in _COLUMNS]]
-    rows += [[show(member, now) for _, show in _COLUMNS] for member in members]
+    rows = [[column for column, _ in COLUMNS]]
+    rows += [[show(member, now) for _, show in COLUMNS] for member in members]
     return aligned(rows, words=2)
 
 
@@ -68,16 +77,18 @@ def aligned(rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
     return ["  ".join(line).rstrip() for line in lines]
 
 
-def _figure(key: str) -> Callable[[Mapping[str, Any], float], str]:
-    def show(member: Mapping[str, Any], now: float) -> str:
-        return f"{member[key]:.0f}" if key in member else _MISSING
+def figure(member: Mapping[str, Any], key: str) -> str:
+    """Return a figure of a process, without decimals, or a dash."""
+    return f"{member[key]:.0f}" if key in member else MISSING
 
-    return show
+
+def _figure(key: str) -> Callable[[Mapping[str, Any], float], str]:
+    return lambda member, _: figure(member, key)
 
 
 def _uptime(member: Mapping[str, Any], now: float) -> str:
     if "started" not in member:
-        return _MISSING
+        return MISSING
     return span(now - member["started"])
 
 
@@ -93,10 +104,10 @@ def span(duration: float) -> str:
 
 
 def _memory(member: Mapping[str, Any], now: float) -> str:
-    return f"{member['memory'] / 2**20:.1f} MiB" if "memory" in member else _MISSING
+    return f"{member['memory'] / 2**20:.1f} MiB" if "memory" in member else MISSING
 
 
-_COLUMNS: Final[tuple[tuple[str, Callable[[Mapping[str, Any], float], str]], ...]] = (
+COLUMNS: Final[tuple[tuple[str, Callable[[Mapping[str, Any], float], str]], ...]] = (
     ("ROLE", lambda member, _: str(member["role"])),
     ("NAME", lambda member, _: str(member["name"])),
     ("PID", _figure("pid")),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -158,3 +162,36 @@ def test_each_process_tells_what_it_does_and_whether_it_can_serve() -> None:
         assert worker["gatecrew_handler_seconds_count"] == worker["gatecrew_events_total"] == 6
         assert (worker["gatecrew_links"], worker["gatecrew_handler_errors_total"]) == (1, 1)
         assert metrics(crew.stats("register-1")["metrics"])["gatecrew_members"] == 2
+
+
+# Top
+
+
+def test_top_shows_the_cluster_one_look_below_the_other_if_there_is_no_terminal(crew: Crew) -> None:
+    shown = gatecrew(crew, "top", "--count", "2", "--every", "0.1").stdout
+
+    assert shown.count("2 gateways, 1 register, 2 workers") == 2
+    assert "\x1b" not in shown
+
+
+def test_top_takes_the_screen_until_q_is_pressed(crew: Crew) -> None:
+    master, terminal = pty.openpty()
+    try:
+        ended = subprocess.Popen(
+            [sys.executable, "-m", "gatecrew", "top"],
+            env=crew.environment() | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        )
+        os.close(terminal)
+        screen = b""
+        while b"worker-2" not in screen:
+            screen += os.read(master, 4096)
+        os.write(master, b"q")
+        assert ended.wait(PATIENCE) == 0
+        while not screen.endswith(b"\x1b[?25h\x1b[?1049l"):
+            screen += os.read(master, 4096)
+    finally:
+        os.close(master)
+    assert screen.startswith(b"\x1b[?1049h\x1b[?25l")
