@@ -474,8 +474,9 @@ class Acceptor(_Link):
         for peer in self._peers():
             if peer.away_since is None or peer.lane is None:
                 continue
-            self.transmit(peer, peer.lane.probe(now))
-            if peer.away_since is not None and now - peer.away_since > AWAY:
+            if self._transmit_to(peer.identity, peer.lane.probe(now)):
+                peer.away_since = None
+            elif now - peer.away_since > AWAY:
                 self.counters["link.broken"] += 1
                 self._lose(peer, "its connection broke")
 
