@@ -287,6 +287,7 @@ class Runner:
             "%s blocked this worker for %.1f s, in which all other clients waited: write what blocks with def, not async def",
             _event(turn),
             seconds,
+            extra=_ids(turn.client),
         )
 
     def _begin(self, client: Client, message: Message) -> Coroutine[Any, Any, None] | None:
@@ -549,7 +550,8 @@ class Runner:
         if client is not None:
             note = f"{type(error).__name__}, event {client.event_id}"
             self._hub.note("handler.errors", client=client.id, uid=client.uid, note=note, home=client.source)
-        _log.error("%s: %s: %s", doing, type(error).__name__, error, exc_info=_from_the_handler_on(error))
+        name = type(error).__name__
+        _log.error("%s: %s: %s", doing, name, error, exc_info=_from_the_handler_on(error), extra=_ids(client))
 
     def _new_leader(self) -> None:
         self._leader = self._spawn(self._lead())
@@ -571,6 +573,11 @@ class Runner:
         self._tasks.discard(task)
         if self._ready:
             self._go_on()
+
+
+def _ids(client: Client | None) -> dict[str, str]:
+    """Name the client whose event is handled, and the event, for logs."""
+    return {"client": client.id, "event": client.event_id} if client is not None else {}
 
 
 def _event(turn: Turn) -> str:

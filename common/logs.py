@@ -20,12 +20,17 @@ _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31 12:00:00.123 INFO worker-1: text``, in local time."""
+    """``2026-01-31 12:00:00.123 INFO worker-1[4711]: text client=ID``, in local time: name, pid, and what came with ``extra=``."""
 
     default_msec_format = "%s.%03d"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"%(asctime)s %(levelname)s {name.replace('%', '%%')}: %(message)s")
+        super().__init__(f"%(asctime)s %(levelname)s {name.replace('%', '%%')}[{os.getpid()}]: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
+        """Return the line, before a traceback."""
+        extra = (f" {key}={value}" for key, value in vars(record).items() if key not in _OWN)
+        return super().formatMessage(record) + "".join(extra)
 
 
 class JsonFormatter(logging.Formatter):

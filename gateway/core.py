@@ -687,7 +687,12 @@ class Core:
         self._note(f"discarded.{what}", client)
         self.counters[f"discarded.{what}"] += 1
         if self.counters[f"discarded.{what}"] == 1:
-            _log.error("a command is not carried out: %s; others like this are only counted (discarded.%s)", why, what)
+            _log.error(
+                "a command is not carried out: %s; others like this are only counted (discarded.%s)",
+                why,
+                what,
+                extra={"client": client.id},
+            )
 
     # Finding
 

@@ -347,7 +347,8 @@ class Gateway:
         """An event was with too many workers that were lost."""
         self._core.gave_up_event(client, message[3])
         event_id = f"{client.id}:{message[3]}"
-        _log.error("event %s is given up: %d workers that had it were lost", event_id, GIVEN_UP)
+        ids = {"client": client.id, "event": event_id}
+        _log.error("event %s is given up: %d workers that had it were lost", event_id, GIVEN_UP, extra=ids)
         self._hook("event_given_up", event_id, message[5])
 
     def _hook(self, name: str, *args: object) -> None:

@@ -102,6 +102,7 @@ BY_THE_TIME_OF_DAY = {
     "cli.py",
     "common/process.py",
     "gateway/server.py",
+    "register/top.py",
 }
 
 

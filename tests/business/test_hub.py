@@ -290,6 +290,30 @@ async def test_a_gateway_that_does_not_keep_up_gets_no_more_and_is_named(stage: 
     assert groups == ["yes"]
 
 
+async def test_what_is_given_up_is_told_to_a_gateway_that_takes_it(stage: Stage) -> None:
+    g1, g2 = stage.gateway(1), stage.gateway(2)
+    stage.hub.post([(g1.key, [op.SEND_ALL, "x" * 100_000, []])])
+    await asyncio.sleep(0)
+    missed = [op.SEND_UID, ["ann"], "secret"], [op.SEND_GROUP, ["red"], "secret", []], [op.JOIN, "client", "red"]
+    stage.hub.post([(g1.key, message) for message in missed] + [(g1.key, [op.SEND_ALL, "secret", []])] * 100)
+    stage.hub.post([("gonegone", [op.SEND, ["client"], "secret"])])
+    await until(lambda: not g1.peer.full)
+    await stage.sync()
+
+    told = [
+        message for name, batch in stage.notes if name == g2.name for message in batch if message[0] == op.DISCARDED
+    ]
+    assert len(told) == module.NOTED + 1
+    assert [message[3:7] for message in (*told[:4], told[-1])] == [
+        ["discarded.gateway_full", "", "ann", []],
+        ["discarded.gateway_full", "", "", ["red"]],
+        ["discarded.gateway_full", "client", "", []],
+        ["discarded.gateway_full", "", "", []],
+        ["discarded.gateway_gone", "client", "", []],
+    ]
+    assert "secret" not in str(told)
+
+
 async def test_what_was_commanded_in_one_turn_counts_before_it_has_left(stage: Stage) -> None:
     much = "x" * 40_000
 

@@ -12,6 +12,7 @@ import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from click.testing import CliRunner, Result
 from gatecrew import cli
 from prometheus_client.parser import text_string_to_metric_families
@@ -195,3 +196,52 @@ def test_top_takes_the_screen_until_q_is_pressed(crew: Crew) -> None:
     finally:
         os.close(master)
     assert screen.startswith(b"\x1b[?1049h\x1b[?25l")
+
+
+# Logs
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_nothing_that_clients_say_is_seen_in_logs_or_by_commands(form: str) -> None:
+    """With all that is logged at ``debug``, while clients come, fail, are kicked, and a gateway is killed."""
+    marker = "Zb7QmarkerXw"
+    with Crew(log_level="debug", log_format=form, metrics_listen="http://127.0.0.1:0") as crew:
+        crew.start("register-1", "gateway-1", "gateway-2", "worker-1")
+        headers = {"Authorization": f"Bearer {marker}", "Cookie": f"token={marker}"}
+        ann = crew.connect("gateway-1", path=f"/?token={marker}", additional_headers=headers)
+        bob = crew.connect("gateway-2")
+        ann.call("set_session", ann.id, {marker: marker})
+        ann.do("send_to_client", bob.id, marker)
+        ann.send("nonsense", marker, raises=True)
+        ann.connection.send(f"no call, but {marker}")
+        ann.call("about")
+        said = [
+            gatecrew(crew, *command).output
+            for command in (
+                ("status", "--json"),
+                ("connections", "--json"),
+                ("top", "--count", "1"),
+                ("kick", "--client", bob.id),
+            )
+        ]
+        until(lambda: why(crew, "--client", bob.id))
+        said += [
+            gatecrew(crew, "why").output,
+            *(fetch(crew.stats(name)["metrics"])[1] for name in ("gateway-1", "worker-1")),
+        ]
+        crew.kill("gateway-1")
+        until(lambda: "is lost" in crew.processes["gateway-2"].log)
+        logs = [path.read_text() for path in crew.folder.glob("*.log")]
+        handled = crew.processes["worker-1"].log
+
+    assert len(logs) == 4
+    assert [text for text in (*said, *logs) if marker in text] == []
+    assert ann.id in handled
+    if form == "json":
+        events = [json.loads(line) for line in handled.splitlines()]
+        failed = next(event for event in events if event["level"] == "error")
+        assert (failed["role"], failed["name"], failed["client"]) == ("worker", "worker-1", ann.id)
+        assert failed["event"].startswith(f"{ann.id}:")
+        assert failed["pid"] > 0
+    else:
+        assert f" client={ann.id} event={ann.id}:" in handled

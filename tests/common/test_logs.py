@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,14 +59,15 @@ def test_text_has_time_level_name_and_message(set_up: SetUp) -> None:
     _log.info("%d clients", 3, extra={"colour": "red"})
 
     (line,) = lines()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INFO worker-1: 3 clients", line)
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
+    assert re.fullmatch(rf"{time} INFO worker-1\[{os.getpid()}\]: 3 clients colour=red", line)
 
 
 def test_a_name_may_have_a_percent_sign(set_up: SetUp) -> None:
     lines = set_up(name="100%")
     _log.info("here")
 
-    assert lines()[0].endswith(" INFO 100%: here")
+    assert lines()[0].endswith(f" INFO 100%[{os.getpid()}]: here")
 
 
 def test_text_has_the_traceback_below(set_up: SetUp) -> None:
@@ -164,7 +166,7 @@ def test_without_a_file_it_is_standard_error(set_up: SetUp, capsys: pytest.Captu
     set_up(file="")
     _log.info("here")
 
-    assert capsys.readouterr().err.endswith("INFO worker-1: here\n")
+    assert capsys.readouterr().err.endswith(f"INFO worker-1[{os.getpid()}]: here\n")
 
 
 def test_a_file_that_cannot_be_opened_is_named(set_up: SetUp, tmp_path: Path) -> None:

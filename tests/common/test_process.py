@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass
@@ -194,7 +195,7 @@ async def test_an_error_is_in_the_log_file_too(stage: Stage) -> None:
     started = await stage.start("async def start(self): raise GatecrewError('no luck')", log=str(log))
 
     assert await started.ends() == (1, "stop\nend\n", "Error: no luck\n")
-    assert log.read_text().endswith(" ERROR worker-1: no luck\n")
+    assert re.search(r" ERROR worker-1\[\d+\]: no luck\n$", log.read_text())
 
 
 async def test_a_log_file_that_cannot_be_opened_is_one_line(stage: Stage) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from gatecrew.common import messages as op
 from gatecrew.common import reasons, wire
+from gatecrew.common.discards import Discard
 from gatecrew.common.errors import LinkError
 from gatecrew.common.ids import gateway_of
 from gatecrew.common.messages import Ask, Message
@@ -1000,7 +1001,9 @@ BAD: list[Message] = [
     *with_each([op.TURN, "event", 1, []], 3, [[op.TURN, "e", 1, []]], [[op.QUERY, 1, int(Ask.ONLINE), CLIENT]]),
     *with_each([op.DISCARDED, 1, "worker-1", "handler.errors", CLIENT, "ann", [GROUP], ""], 1, None, "1", [1]),
     *with_each([op.DISCARDED, 1, "worker-1", "handler.errors", CLIENT, "ann", [GROUP], ""], 6, None, GROUP, [5]),
-    *with_each([op.QUERY, 1, int(Ask.CONNECTIONS), []], 3, None, [], ["", "", "", "size", 5], ["", "", "", "age", 5000]),
+    *with_each(
+        [op.QUERY, 1, int(Ask.CONNECTIONS), []], 3, None, [], ["", "", "", "size", 5], ["", "", "", "age", 5000]
+    ),
     *with_each([op.QUERY, 1, int(Ask.DISCARDS), []], 3, None, [], ["60", "", "", ""], [60, None, "", ""]),
     *with_each([op.TOKEN, CLIENT, None], 1, None, 5, [CLIENT], {}),
     *with_each(
@@ -1278,3 +1281,29 @@ def test_workers_are_told_of_so_many_lost_gateways_and_no_more(monkeypatch: pyte
         house.core.adopt(key, [])
 
     assert house.join().asker.events == [[op.FENCE, "lostgat2"], [op.FENCE, "lostgat3"]]
+
+
+# Why
+
+
+def test_what_does_not_reach_a_client_is_remembered() -> None:
+    house = House(kept=KEPT._replace(groups=1))
+    house.join()
+    slow, left, kicked, cut = (house.open(room=0 if n == 0 else 9) for n in range(4))
+    for client in (slow, left, kicked, cut):
+        house.do([op.BIND, client.id, "ann", "", False], [op.JOIN, client.id, "red"], [op.JOIN, client.id, "blue"])
+    house.do([op.SEND, slow.id, "hi"])
+    house.core.closed(left, 1001, "")
+    house.do([op.CLOSE_CLIENT, kicked.id, None, 4000, "no"], [op.DESTROY_CLIENT, cut.id], [op.SEND, cut.id, "hi"])
+    found = [Discard(*one) for one in house.ask(Ask.DISCARDS, [60, "", "", "red"])]
+
+    closed = {one.client: one.reason for one in found if one.reason.startswith("closed.")}
+    assert closed == {
+        slow.id: "closed.slow",
+        left.id: "closed.by_itself",
+        kicked.id: "closed.command",
+        cut.id: "closed.destroy",
+    }
+    assert {(one.uid, one.reason) for one in found} >= {("ann", "discarded.too_many_groups")}
+    gone = [Discard(*one).reason for one in house.ask(Ask.DISCARDS, [60, cut.id, "", ""])]
+    assert "discarded.client_gone" in gone
