@@ -44,6 +44,7 @@ MAX_CLOSES: Final = 10_000  #: that are remembered, for gateways that are lost w
 HELD: Final = 0.05  #: seconds after which a gateway that did not keep up is looked at again
 
 _EVENTS: Final = {op.CONNECT: "the connect", op.MESSAGE: "a message", op.CLOSE: "the close"}
+_HANDLERS: Final = {op.CONNECT: "connect", op.MESSAGE: "message", op.CLOSE: "close"}
 #: Where our part of a traceback comes from: this folder, and what runs a function in a thread.
 _OURS: Final = (f"{Path(__file__).parent}{os.sep}", concurrent.futures.thread.__file__)
 
@@ -56,14 +57,13 @@ class Runner:
         hub: where their commands go.
         concurrency: handlers that are suspended, or do not even end when they are cancelled, from which on no more are started.
         time_limit: seconds that a handler may take; 0 for no limit.
+        timed: whether it is kept how long the handlers of events take.
     """
 
-    def __init__(self, app: App, hub: Hub, *, concurrency: int, time_limit: float) -> None:
+    def __init__(self, app: App, hub: Hub, *, concurrency: int, time_limit: float, timed: bool = False) -> None:
         self.counters: Counter[str] = Counter()
         self.events = 0
-        #: How long the handlers of events took, from their start to their end, by name.
-        self.took = {name: Histogram() for name in ("connect", "message", "close")}
-        self._took = {op.CONNECT: self.took["connect"], op.MESSAGE: self.took["message"], op.CLOSE: self.took["close"]}
+        self._took = {opcode: Histogram() for opcode in _HANDLERS} if timed else {}
         self._app = app
         self._hub = hub
         self._concurrency = concurrency
@@ -84,6 +84,11 @@ class Runner:
         self._closed = False
         self._leader: asyncio.Task[None]
         self._new_leader()
+
+    @property
+    def took(self) -> dict[str, Histogram]:
+        """How long the handlers of events took, from their start to their end, by name."""
+        return {_HANDLERS[opcode]: histogram for opcode, histogram in self._took.items()}
 
     @property
     def suspended(self) -> int:
@@ -236,7 +241,7 @@ class Runner:
             return None
         current_turn.set(turn)
         context = copy_context()
-        took = self._took[turn.opcode]
+        took = self._took.get(turn.opcode)
         began = monotonic()
         ended = True
         try:
@@ -246,7 +251,7 @@ class Runner:
             return None
         finally:
             seconds = monotonic() - began
-            if ended:
+            if ended and took is not None:
                 took.observe(seconds)
             if seconds >= BLOCKED:
                 self._blocked(turn, seconds)
@@ -278,7 +283,9 @@ class Runner:
                     if seconds >= BLOCKED:
                         self._blocked(turn, seconds)
         finally:
-            self._took[turn.opcode].observe(monotonic() - started)
+            took = self._took.get(turn.opcode)
+            if took is not None:
+                took.observe(monotonic() - started)
 
     def _blocked(self, turn: Turn, seconds: float) -> None:
         """Tell that a handler let nothing else run for too long."""

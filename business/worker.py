@@ -97,7 +97,11 @@ class Worker:
             stats=self._stats,
         )
         self._runner = Runner(
-            app, self._hub, concurrency=config.worker.concurrency, time_limit=config.worker.handler_timeout
+            app,
+            self._hub,
+            concurrency=config.worker.concurrency,
+            time_limit=config.worker.handler_timeout,
+            timed=bool(config.metrics.listen),
         )
         self._started = True
         app.run_by(self)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 MAX_REQUEST: Final = 8192  #: bytes of a request
 MAX_SCRAPERS: Final = 16  #: connections at a time; one more is cut off
 PATIENCE: Final = 5.0  #: seconds that each may take for its request, and then to read the answer
+_METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"  # as Prometheus calls its format
 _TEXT: Final = "text/plain; charset=utf-8"
 
 Answer = tuple[HTTPStatus, str, bytes]  # with the content type
@@ -41,6 +43,7 @@ class Endpoint:
         self._role = role
         self._name = name
         self._observe = observe
+        self._page: Callable[[Observation], bytes]
         self._server: asyncio.Server | None = None
         self._scrapers: set[asyncio.Task[None]] = set()
 
@@ -53,6 +56,9 @@ class Endpoint:
         """
         if importlib.util.find_spec("prometheus_client") is None:
             raise ConfigError("[metrics] listen: prometheus_client is not installed: pip install 'gatecrew[metrics]'")
+        from . import metrics  # noqa: PLC0415  # an extra; and so slow to import that it must not be at the first scrape
+
+        self._page = partial(metrics.page, self._role, self._name)
         address = parse(listen, "http", ports=True)
         host = None if address.host == "*" else address.host
         problem = ""
@@ -114,9 +120,7 @@ class Endpoint:
     def _answer(self, path: str) -> Answer:
         match path:
             case "/metrics":
-                from . import metrics  # noqa: PLC0415  # an extra, and slow to import
-
-                return HTTPStatus.OK, metrics.CONTENT_TYPE, metrics.page(self._role, self._name, self._observe())
+                return HTTPStatus.OK, _METRICS, self._page(self._observe())
             case "/healthz":
                 return _plain(HTTPStatus.OK, "ok")
             case "/readyz":

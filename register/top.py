@@ -85,7 +85,7 @@ class Top:
         clients = sum(member.get("connections", 0) for member in gateways)
         rate = sum(member.get("events_per_second", 0) for member in gateways)
         clock = time.strftime("%H:%M:%S", time.localtime(now))
-        return f"{clock}  {', '.join(counts)}  {clients} clients  {rate:.0f} events/s"
+        return f"{clock}  {', '.join(counts)}  {clients} client{'s'[: clients != 1]}  {rate:.0f} events/s"
 
 
 def fitted(lines: Sequence[str], width: int, height: int) -> list[str]:
