@@ -350,15 +350,17 @@ def why(file: Path | None, client: str, uid: str, group: str, last: str, as_json
     """
     from .business import lookup
 
-    found, missing = lookup.discards(_load(_found(file)), seconds=_seconds(last), client=client, uid=uid, group=group)
+    found = lookup.why(_load(_found(file)), seconds=_seconds(last), client=client, uid=uid, group=group)
     if as_json:
-        click.echo(json.dumps([one._asdict() for one in found], indent=2))
+        click.echo(json.dumps([one._asdict() for one in found.discards], indent=2))
     else:
-        for one in found:
+        for one in found.discards:
             click.echo(lookup.line(one))
-        if not found:
+        if not found.discards:
             click.echo(f"nothing was discarded in the last {last}")
-    _complain_of(missing)
+        if found.absent:
+            click.echo(found.absent)
+    _complain_of(found.missing)
 
 
 def _seconds(text: str) -> float:

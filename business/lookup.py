@@ -97,15 +97,31 @@ def kick(config: Config, *, client: str, uid: str, reason: str) -> int:
     return asyncio.run(close())
 
 
-def discards(
-    config: Config, *, seconds: float, client: str, uid: str, group: str
-) -> tuple[list[Discard], tuple[str, ...]]:
-    """Return what was discarded in the last seconds, in order, and the names of the gateways that did not answer."""
+class Why(NamedTuple):
+    """What all gateways that answered remember, and which did not."""
 
-    async def ask() -> tuple[list[Discard], tuple[str, ...]]:
+    discards: list[Discard]  #: in order
+    absent: str  #: who is not there now, in words; empty if that is not so, or nobody was asked about
+    missing: tuple[str, ...]  #: names of gateways
+
+
+def why(config: Config, *, seconds: float, client: str, uid: str, group: str) -> Why:
+    """Return what was discarded in the last seconds for this client, uid and group; empty is any."""
+
+    async def ask() -> Why:
         async with _linked(config) as hub:
             answers, missing = await _gathered(hub, None, Ask.DISCARDS, [seconds, client, uid, group])
-            return sorted(read(record) for answer in answers for record in answer), missing
+            found = sorted(read(record) for answer in answers for record in answer)
+            absent = ""
+            for given, one, what in (
+                (client, Ask.ONLINE, f"client {client} is not there now"),
+                (uid, Ask.UID_ONLINE, f"no client has the uid {uid} now"),
+                ([group] if group else None, Ask.CLIENT_COUNT, f"no client is in the group {group} now"),
+            ):
+                if given and not any((await _gathered(hub, None, one, given))[0]):
+                    absent = what
+                    break
+            return Why(found, absent, missing)
 
     return asyncio.run(ask())
 

@@ -91,6 +91,7 @@ _SAID: Final = {
     "discarded.session_too_big": "its session is over [gateway] max_session",
     "discarded.too_many_groups": "it is in [gateway] max_groups groups already",
     "discarded.name_too_long": "a uid or group is longer than [gateway] max_name",
+    "discarded.cannot_encode": "it cannot be said in the framing of its listener",
     "discarded.revocations": "more tokens are revoked than are remembered",
     "discarded.gateway_gone": "the gateway that it was for is gone",
     "discarded.gateway_full": "too much waits for the gateway that it was for",

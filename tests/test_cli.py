@@ -183,6 +183,17 @@ def test_the_help_of_each_command_ends_with_an_example(command: str) -> None:
     assert shown.output.rstrip().splitlines()[-1].strip().startswith(f"Example: gatecrew {command or 'start'}")
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str) -> None:
+    def asked(what: str, **words: str) -> str:
+        env = {"_GATECREW_COMPLETE": f"{shell}_{what}", **words}
+        return CliRunner().invoke(cli.main, prog_name="gatecrew", env=env).output
+
+    assert f"_GATECREW_COMPLETE={shell}_complete" in asked("source")
+    position = "con" if shell == "fish" else "1"
+    assert "connections" in asked("complete", COMP_WORDS="gatecrew con", COMP_CWORD=position)
+
+
 def test_help_and_version_load_no_role() -> None:
     program = "import sys; from gatecrew import cli; print([name for name in ('zmq', 'asyncio', 'websockets') if name in sys.modules])"
 

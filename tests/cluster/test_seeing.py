@@ -112,7 +112,9 @@ def test_why_tells_what_did_not_reach_a_client(crew: Crew, ann: Guest, gone: str
     ann.leave()
     until(lambda: [one["reason"] for one in why(crew, "--group", "g-why")] == ["closed.by_itself"])
     assert "gateway-1 lost client" in gatecrew(crew, "why", "--group", "g-why", "--last", "1h").stdout
-    assert gatecrew(crew, "why", "--uid", "nobody", "--last", "1h").stdout == "nothing was discarded in the last 1h\n"
+    nobody = gatecrew(crew, "why", "--uid", "nobody", "--last", "1h")
+    assert nobody.stdout == "nothing was discarded in the last 1h\nno client has the uid nobody now\n"
+    assert gatecrew(crew, "why", "--group", "g-why").stdout.endswith("no client is in the group g-why now\n")
     assert gatecrew(crew, "why", "--last", "ten").exit_code == 2
 
 

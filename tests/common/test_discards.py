@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from gatecrew.common import reasons
 from gatecrew.common.discards import EACH, GROUPS, LONGEST, REASONS, Discard, Discards, read, sentence
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_what_is_asked_for_is_found_in_order() -> None:
@@ -64,3 +69,13 @@ def test_a_reason_is_known_by_what_the_client_is_told() -> None:
     assert reasons.named(*reasons.SLOW[1:]) == "slow"
     assert reasons.named(*reasons.GATEWAY_STOPPING.with_retry(1.5)[1:]) == "gateway_stopping"
     assert reasons.named(1000, "") == ""
+
+
+def test_each_discard_is_explained() -> None:
+    folders = ("common", "register", "gateway", "business")
+    source = "\n".join(path.read_text() for folder in folders for path in (ROOT / folder).glob("*.py"))
+    counted = set(re.findall(r'"(discarded\.[a-z_]+)"', source))
+
+    assert len(counted) > 5
+    for name in counted:
+        assert re.search(r": \w+ \(.+\)$", sentence(Discard(0, "gateway-1", name, "x", "", [], ""))), name
