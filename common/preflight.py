@@ -88,6 +88,9 @@ def _addresses(config: Config) -> Iterator[Check]:
             yield Check("clients", partial(_listen, listen))
         if gateway.link != configuration.IPC:
             yield Check("links", partial(_free, "[gateway] link", gateway.link, gateway.processes))
+    if config.metrics.listen:
+        processes = len(config.local_registers()) + gateway.processes + config.worker.processes
+        yield Check("metrics", partial(_free, "[metrics] listen", config.metrics.listen, processes))
 
 
 def _listen(text: str) -> str:
@@ -97,7 +100,7 @@ def _listen(text: str) -> str:
 
 def _free(setting: str, text: str, number: int = 1) -> str:
     """Say that so many of the ports of an address are free."""
-    address = parse(text, "tcp", ports=True)
+    address = parse(text, text.partition(":")[0], ports=True)
     if not address.first:
         return f"{text}: any that is free"
     refused: list[ListenError] = []

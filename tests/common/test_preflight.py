@@ -42,12 +42,14 @@ def test_what_is_in_use_is_named_with_its_setting(run_dir: Path, port: int) -> N
         cluster_registers=f"tcp://127.0.0.1:{port}",
         gateway_listen=f"ws://127.0.0.1:{port}",
         gateway_link=f"tcp://127.0.0.1:{port}",
+        metrics_listen=f"http://127.0.0.1:{port}",
     )
 
     in_use = "Address already in use"
     assert found["register-1"] == f"fail [cluster] registers: cannot listen on tcp://127.0.0.1:{port}: {in_use}"
     assert found["clients"] == f"fail [gateway] listen: cannot listen on ws://127.0.0.1:{port}: {in_use}"
     assert found["links"] == f"fail [gateway] link: cannot listen on tcp://127.0.0.1:{port}: {in_use}"
+    assert found["metrics"] == f"fail [metrics] listen: cannot listen on http://127.0.0.1:{port}: {in_use}"
 
 
 def test_an_address_of_another_machine_is_none_to_listen_on(run_dir: Path) -> None:
