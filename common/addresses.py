@@ -1,13 +1,17 @@
-"""Addresses as they stand in a configuration: ``ws://host:port``, ``tcp://host:port``, ``tcp://host:first-last``, ``ipc://path``."""
+"""Addresses as they stand in a configuration: ``ws://host:port``, ``tcp://host:first-last``, ``unix:/path?key=value``."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 _SHAPE = re.compile(r"([a-z]+)://(?:\[([^\[\]]+)\]|([^\[\]:/@?#\s]+)):([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _LAST_PORT = 65535
+#: Where clients may connect, and whether by TLS.
+LISTEN_SCHEMES = {"ws": False, "wss": True, "tcp": False, "tls": True, "unix": False}
+_MAX_PATH = 107  # bytes of the path of a unix socket; that is the kernel's bound
 
 
 class Address(NamedTuple):
@@ -38,6 +42,49 @@ class Address(NamedTuple):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+class Listen(NamedTuple):
+    """Where clients connect, taken apart."""
+
+    url: str  #: without the options
+    scheme: str
+    address: Address | None  #: None for a unix socket
+    path: str  #: of a unix socket
+    options: dict[str, str]
+
+    @property
+    def tls(self) -> bool:
+        """Whether clients come by TLS."""
+        return LISTEN_SCHEMES[self.scheme]
+
+    @property
+    def shared(self) -> bool:
+        """Whether it stands for any number of listeners: any free port."""
+        return self.address is not None and not self.address.first
+
+
+def parse_listen(text: str) -> Listen:
+    """Take apart where clients connect: ``ws://host:port``, or with wss, tcp or tls, or ``unix:/path``; then ``?key=value&key=value``.
+
+    Raises:
+        ValueError: if it is not of this form.
+    """
+    url, _, query = text.partition("?")
+    scheme, _, path = url.partition(":")
+    if scheme not in LISTEN_SCHEMES:
+        raise ValueError(f"{scheme or 'nothing'} is not one of {', '.join(LISTEN_SCHEMES)}")
+    pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise ValueError("an option stands there twice")
+    if scheme != "unix":
+        return Listen(url, scheme, parse(url, scheme), "", options)
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError("not of the form unix:/path")
+    if len(path.encode()) > _MAX_PATH:
+        raise ValueError(f"the path of a unix socket has at most {_MAX_PATH} bytes")
+    return Listen(url, scheme, None, path, options)
 
 
 def parse(text: str, scheme: str, *, ports: bool = False) -> Address:

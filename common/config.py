@@ -6,6 +6,7 @@ section. Durations are in seconds, sizes in bytes.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -13,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .addresses import parse
+from .addresses import parse, parse_listen
 from .errors import ConfigError
 from .security import check_link_address, check_run_dir
-from .settings import Reader, setting, settings_of, table
+from .settings import Reader, read_options, setting, settings_of, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+PROTOCOLS = ("websocket", "text", "frame", "raw")
 ROUTERS = ("sticky", "random", "least_loaded")
 IPC = "ipc"  #: in the place of an address: a socket in the run directory
 KIB = 1024
@@ -45,9 +47,24 @@ def check_name(text: str) -> None:
 
 def _check_listen(text: str) -> None:
     try:
-        parse(text, "ws")
+        parse_listen(text)
     except ValueError as error:
-        raise ValueError(f'{error}; expected an address as in "ws://127.0.0.1:7272"') from None
+        raise ValueError(
+            f'{error}; expected a URL as in "ws://127.0.0.1:7272" or "tcp://*:7273?protocol=text"'
+        ) from None
+
+
+def _check_protocol(text: str) -> None:
+    if text and text not in PROTOCOLS and not _ATTRIBUTE.fullmatch(text):
+        raise ValueError(f'expected {", ".join(PROTOCOLS)} or "module:Class"')
+
+
+def _check_proxy(text: str) -> None:
+    if text != "unix":
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise ValueError('expected an address, a network as in "10.0.0.0/8", or "unix"') from None
 
 
 def _check_meeting(text: str, example: str, *, ports: bool) -> None:
@@ -192,9 +209,40 @@ class GatewayConfig:
 
     listen: tuple[str, ...] = setting(
         ("ws://127.0.0.1:7272",),
-        "Where clients connect: `ws://host:port`, host `*` for all addresses of the machine, IPv6 in brackets, port 0 for any "
-        "free one.",
+        "Where clients connect: `ws://host:port`, or with `wss`, `tcp` or `tls`, or `unix:/path`. Host `*` for all addresses of the "
+        "machine, IPv6 in brackets, port 0 for any free one. Options as in `?ping_interval=0&max_message=1000` stand for the keys that "
+        "are marked with \\*, for this listener alone.",
         check=_check_listen,
+    )
+    protocol: str = setting(
+        "",
+        "What clients speak: `websocket`, `text` (lines), `frame` (4 bytes of length), `raw` or your own, `module:Class`; if empty, "
+        "`text` at `tcp` and `tls`, and otherwise `websocket`.",
+        check=_check_protocol,
+        per_listener=True,
+    )
+    tls_cert: str = setting(
+        "",
+        "File with the certificate and its chain, PEM, for `wss` and `tls`; read anew when it changes.",
+        per_listener=True,
+    )
+    tls_key: str = setting("", "File with the secret key of that certificate, PEM.", per_listener=True)
+    tls_client_ca: str = setting(
+        "",
+        "File with the certificates that those of clients must be signed by, PEM; clients need none if empty.",
+        per_listener=True,
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        "Addresses or networks of proxies, or `unix`, whose word on where a client is counts: the header `X-Forwarded-For`, or the "
+        "PROXY protocol.",
+        check=_check_proxy,
+        per_listener=True,
+    )
+    proxy_protocol: bool = setting(
+        default=False,
+        meaning="Every connection begins with a header of the PROXY protocol, version 2, and comes from one of `trusted_proxies`.",
+        per_listener=True,
     )
     processes: int = setting(1, "Gateways on this machine; they share the ports.", low=0, high=999)
     link: str = setting(
@@ -204,15 +252,21 @@ class GatewayConfig:
         check=_check_link,
     )
     pages: str = setting("", "Folder served to plain HTTP GETs on the listeners; none if empty.")
-    ping_interval: float = setting(25.0, "Seconds between pings to a client; 0 for never.", low=0)
-    missed_pongs: int = setting(2, "Unanswered pings after which a client is closed.", low=1)
+    ping_interval: float = setting(25.0, "Seconds between pings to a client; 0 for never.", low=0, per_listener=True)
+    missed_pongs: int = setting(2, "Unanswered pings after which a client is closed.", low=1, per_listener=True)
     ping_data: str = setting(
         "",
         "If set, this text is sent as a message instead of a WebSocket ping, and any message of the client answers it.",
+        per_listener=True,
     )
-    open_timeout: float = setting(10.0, "Seconds that a client has for the opening handshake.", low=0.01)
+    open_timeout: float = setting(
+        10.0, "Seconds that a client has for the opening handshake.", low=0.01, per_listener=True
+    )
     handshake_timeout: float = setting(
-        5.0, "Seconds in which a worker has to decide on a handshake, if the application does so.", low=0.01
+        5.0,
+        "Seconds in which a worker has to decide on a handshake, if the application does so.",
+        low=0.01,
+        per_listener=True,
     )
     auth_timeout: float = setting(0.0, "Seconds after which a client without a uid is closed; 0 for never.", low=0)
     devices_per_uid: int = setting(
@@ -223,7 +277,9 @@ class GatewayConfig:
         "What happens to one more: it takes the place of the oldest, or is refused.",
         choices=("kick_oldest", "refuse"),
     )
-    close_timeout: float = setting(5.0, "Seconds that a client has for the closing handshake.", low=0.01)
+    close_timeout: float = setting(
+        5.0, "Seconds that a client has for the closing handshake.", low=0.01, per_listener=True
+    )
     drain_timeout: float = setting(
         10.0,
         "Seconds in which a stopping gateway lets its clients go; then as many for their last events to be handled.",
@@ -242,48 +298,66 @@ class GatewayConfig:
         500, "Clients a second that each gateway can take from one that stops, which lets them go at that pace.", low=1
     )
     # a message has to fit into a frame between processes: see wire.MAX_FRAME
-    max_message: int = setting(MIB, "Bytes of the largest message that a client may send.", low=1, high=64 * MIB)
-    max_fragments: int = setting(4096, "Frames of which a message may consist.", low=1)
+    max_message: int = setting(
+        MIB, "Bytes of the largest message that a client may send.", low=1, high=64 * MIB, per_listener=True
+    )
+    max_fragments: int = setting(4096, "Frames of which a message may consist.", low=1, per_listener=True)
     message_timeout: float = setting(
         60.0,
         "Seconds that a message may take to come, from its first frame to the end of its last; 0 for any time.",
         low=0,
+        per_listener=True,
     )
-    max_handshake: int = setting(64 * KIB, "Bytes of the request with which a client opens a connection.", low=256)
+    max_handshake: int = setting(
+        64 * KIB, "Bytes of the request with which a client opens a connection.", low=256, per_listener=True
+    )
     message_rate: float = setting(
         1000.0,
         "Messages (pings and fragments, too) a second from one client, five seconds' worth at once; it is read no faster. 0 for any "
         "number.",
         low=0,
+        per_listener=True,
     )
     byte_rate: int = setting(
         4 * MIB,
         "Bytes a second from one client, compressed ones and what they are inflated to; as `message_rate`.",
         low=0,
+        per_listener=True,
     )
     rate_patience: float = setting(
-        30.0, "Seconds for which a client may go on to send faster than that before it is closed.", low=0
+        30.0,
+        "Seconds for which a client may go on to send faster than that before it is closed.",
+        low=0,
+        per_listener=True,
     )
     idle_timeout: float = setting(
         0.0,
         "Seconds without a message after which a client is closed, at the latest a quarter later; 0 for never.",
         low=0,
+        per_listener=True,
     )
     max_groups: int = setting(10_000, "Groups that one client may be in.", low=1)
     max_session: int = setting(16 * MIB, "Bytes of the session of one client, packed.", low=1, high=16 * MIB)
     max_name: int = setting(512, "Characters of a uid and of the name of a group.", low=1, high=512)
-    compression: bool = setting(default=False, meaning="Offer permessage-deflate.")
+    compression: bool = setting(default=False, meaning="Offer permessage-deflate.", per_listener=True)
     subprotocols: tuple[str, ...] = setting(
-        (), "WebSocket subprotocols that are offered, in order of preference.", check=_check_subprotocol
+        (),
+        "WebSocket subprotocols that are offered, in order of preference.",
+        check=_check_subprotocol,
+        per_listener=True,
     )
     origins: tuple[str, ...] = setting(
         (),
         'Origins of web pages that may connect, as `"https://www.example.org"`, beside those of the host that they connect to; '
         '`"*"` for all.',
         check=_check_origin,
+        per_listener=True,
     )
     client_buffer: int = setting(
-        2 * MIB, "Bytes unsent towards one client past which it is closed as slow; at least `max_message`.", low=KIB
+        2 * MIB,
+        "Bytes unsent towards one client past which it is closed as slow; at least `max_message`.",
+        low=KIB,
+        per_listener=True,
     )
     client_pending: int = setting(
         256, "Events of one client not yet acknowledged past which its socket is not read.", low=1
@@ -420,6 +494,47 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
+def _with_folder(gateway: GatewayConfig, folder: Path) -> GatewayConfig:
+    def absolute(path: str) -> str:
+        return str(folder / path) if path else ""
+
+    return replace(
+        gateway,
+        pages=absolute(gateway.pages),
+        tls_cert=absolute(gateway.tls_cert),
+        tls_key=absolute(gateway.tls_key),
+        tls_client_ca=absolute(gateway.tls_client_ca),
+    )
+
+
+def for_listener(gateway: GatewayConfig, url: str, folder: Path) -> GatewayConfig:
+    """Return ``[gateway]`` as it is for one of its listeners: with the options of the URL, and the protocol by name.
+
+    Args:
+        gateway: the section.
+        url: one of ``listen``; that of the result is without its options.
+        folder: where relative paths start.
+
+    Raises:
+        ValueError: if an option is not allowed, or does not fit to the others.
+    """
+    listen = parse_listen(url)
+    options = read_options(settings_of("gateway", GatewayConfig), listen.options)
+    found = _with_folder(replace(gateway, listen=(listen.url,), **options), folder)  # type: ignore[arg-type]  # each is of its type
+    usual = "text" if listen.scheme in ("tcp", "tls") else "websocket"
+    if listen.scheme in ("ws", "wss"):
+        if listen.options.get("protocol", usual) != usual:
+            raise ValueError(f"protocol: found {found.protocol}, expected a URL with tcp or tls for that")
+        found = replace(found, protocol=usual)
+    elif not found.protocol:
+        found = replace(found, protocol=usual)
+    if listen.tls and not (found.tls_cert and found.tls_key):
+        raise ValueError("expected tls_cert and tls_key, as options or as keys of [gateway]")
+    if found.proxy_protocol and not found.trusted_proxies:
+        raise ValueError("proxy_protocol: expected trusted_proxies, for nobody else may connect then")
+    return found
+
+
 def _with_absolute_paths(config: Config) -> Config:
     def absolute(path: str) -> str:
         return str(config.folder / path) if path else ""
@@ -432,7 +547,7 @@ def _with_absolute_paths(config: Config) -> Config:
             key=absolute(config.cluster.key),
             keys=absolute(config.cluster.keys),
         ),
-        gateway=replace(config.gateway, pages=absolute(config.gateway.pages)),
+        gateway=_with_folder(config.gateway, config.folder),
         log=replace(config.log, file=absolute(config.log.file)),
     )
 
@@ -475,9 +590,24 @@ def _check_gateway(config: Config, reader: Reader) -> None:
     where = reader.where("gateway.listen")
     if not gateway.listen:
         raise ConfigError(f"{where}: found none, expected one or more addresses")
+    for key, problem in _too_small(gateway):
+        raise ConfigError(f"{reader.where(f'gateway.{key}', 'gateway.max_message')}: {problem}")
+    found = set()
     for text in gateway.listen:
-        if gateway.listen.count(text) > 1 and parse(text, "ws").first:
-            raise ConfigError(f"{where}: found {text} twice")
+        listen = parse_listen(text)
+        try:
+            own = for_listener(gateway, text, config.folder)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {text}: {error}") from None
+        for _, problem in _too_small(own):
+            raise ConfigError(f"{where}: {text}: {problem}")
+        if listen.address is None and gateway.processes > 1:
+            raise ConfigError(
+                f"{where}: {listen.url} cannot be shared by {gateway.processes} gateways, expected processes = 1"
+            )
+        if listen.url in found and not listen.shared:
+            raise ConfigError(f"{where}: found {listen.url} twice")
+        found.add(listen.url)
     if gateway.link != IPC:
         check_link_address(
             gateway.link, keys=bool(cluster.key), insecure=cluster.insecure, where=reader.where("gateway.link")
@@ -489,12 +619,13 @@ def _check_gateway(config: Config, reader: Reader) -> None:
                 f"{reader.where('gateway.link', 'gateway.processes')}: found {ports} port{'s'[: ports > 1]} in {gateway.link} for "
                 f"{gateway.processes} processes, expected one for each"
             )
+
+
+def _too_small(gateway: GatewayConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of buffers in which the largest message has no place, with what is wrong."""
     for key, size in (("client_buffer", gateway.client_buffer), ("event_buffer", gateway.event_buffer)):
         if size < gateway.max_message:
-            raise ConfigError(
-                f"{reader.where(f'gateway.{key}', 'gateway.max_message')}: found {key} = {size} and max_message = "
-                f"{gateway.max_message}, expected {key} at least as large"
-            )
+            yield key, f"found {key} = {size} and max_message = {gateway.max_message}, expected {key} at least as large"
 
 
 def reference() -> str:

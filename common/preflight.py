@@ -5,6 +5,8 @@ Each part of Gatecrew has its list of checks, as :func:`checks` here: what they 
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import socket
 from functools import partial
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import config as configuration
 from . import supervisor
-from .addresses import Address, parse
+from .addresses import Address, parse, parse_listen
 from .curve import Keys
 from .errors import ConfigError, GatecrewError, ListenError
 from .security import prepare_run_dir
@@ -72,8 +74,10 @@ def refuse_if_in_use(listen: str) -> None:
     Raises:
         ListenError: if so, or if the address is not of this machine.
     """
-    address = parse(listen, "ws")
-    if address.first:
+    _, _, address, path, _ = parse_listen(listen)
+    if address is None:
+        _refuse_if_answered(listen, path)
+    elif address.first:
         _bind("[gateway] listen", listen, address, address.first)
 
 
@@ -131,6 +135,18 @@ def _bind(setting: str, shown: str, address: Address, port: int) -> None:
                 probe.bind(where)
     except OSError as error:
         raise ListenError(f"{setting}: cannot listen on {shown}: {error.strerror}") from error
+
+
+def _refuse_if_answered(listen: str, path: str) -> None:
+    """Look whether somebody listens on a unix socket; one that was left behind is in nobody's way."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError as error:
+            raise ListenError(f"[gateway] listen: cannot listen on {listen}: {error.strerror}") from error
+    raise ListenError(f"[gateway] listen: cannot listen on {listen}: {os.strerror(errno.EADDRINUSE)}")
 
 
 def _run_dir(path: Path) -> str:

@@ -41,6 +41,7 @@ class Setting:
     high: float | None
     choices: tuple[str, ...]
     check: Callable[[str], None] | None
+    per_listener: bool
 
     @property
     def name(self) -> str:
@@ -129,6 +130,7 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     check: Callable[[str], None] | None = None,
+    per_listener: bool = False,
     shown: str = "",
 ) -> Any:
     """Declare a field of a section.
@@ -140,6 +142,7 @@ def setting(
         high: the greatest value allowed.
         choices: the only values allowed.
         check: raises ValueError, with what is expected, for a string (of a list: for one item) that is not allowed.
+        per_listener: whether the URL of a listener may have it as an option.
         shown: the default in words, for the reference.
     """
     metadata = {
@@ -149,10 +152,30 @@ def setting(
         "high": high,
         "choices": choices,
         "check": check,
+        "per_listener": per_listener,
     }
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def read_options(settings: Iterable[Setting], options: Mapping[str, str]) -> dict[str, Value]:
+    """Return the values of the options of a listener's URL, by key.
+
+    Raises:
+        ValueError: if one has no such setting, or a value that is not allowed.
+    """
+    known = {setting.key: setting for setting in settings if setting.per_listener}
+    values = {}
+    for key, text in options.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise ValueError(f"there is no option {key}{_did_you_mean(near) or '; there are ' + ', '.join(known)}")
+        try:
+            values[key] = known[key].read_text(text)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+    return values
 
 
 def settings_of(section: str, cls: type) -> list[Setting]:
@@ -254,7 +277,8 @@ def table(settings: Iterable[Setting]) -> Iterator[str]:
     yield "| Key | Default | Allowed | Meaning |"
     yield "| --- | --- | --- | --- |"
     for setting in settings:
-        yield f"| `{setting.key}` | {setting.default} | {setting.expected} | {setting.meaning} |"
+        mark = " \\*" if setting.per_listener else ""
+        yield f"| `{setting.key}`{mark} | {setting.default} | {setting.expected} | {setting.meaning} |"
 
 
 def _shown(value: object) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .pages import Pages
 
 MAX_REQUEST: Final = 65536  #: bytes of a whole request, if nothing else is said
+SUBJECT: Final = "tls-client-subject"  #: the header that the gateway makes, and takes from no client
 _END: Final = b"\r\n\r\n"
 
 
@@ -164,8 +165,13 @@ class Opening:
         return Answer(101, response.serialize(), "", request, protocol.extensions, protocol.subprotocol, rest)
 
 
-def introduce(answer: Answer, remote: str, listener: str) -> Handshake:
-    """Return how an accepted client introduced itself."""
+def with_subject(subject: str | None) -> list[tuple[str, str]]:
+    """Return the header that tells whose certificate a client has, if it has one."""
+    return [] if subject is None else [(SUBJECT, subject)]
+
+
+def introduce(answer: Answer, remote: str, listener: str, subject: str | None = None) -> Handshake:
+    """Return how an accepted client introduced itself; ``subject`` is that of its certificate, which goes among the headers."""
     request = answer.request
     assert request is not None, "only an accepted client is introduced"
     # not urlsplit: it raises for what looks like a bad host name
@@ -173,7 +179,10 @@ def introduce(answer: Answer, remote: str, listener: str) -> Handshake:
     return Handshake(
         unquote(path),
         dict(parse_qsl(query, keep_blank_values=True)),
-        list(request.headers.raw_items()),
+        [
+            *((name, value) for name, value in request.headers.raw_items() if name.lower() != SUBJECT),
+            *with_subject(subject),
+        ],
         remote,
         listener,
         answer.subprotocol,

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import socket
+import stat
 import sys
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..common.addresses import parse
-from ..common.errors import ListenError
+from ..common.addresses import parse_listen
+from ..common.config import for_listener
+from ..common.errors import ConfigError, ListenError
+from .arrival import Arrival
 from .stream import Owner, Shared
+from .tcp import Streams
+from .tls import Certificates
 from .websocket import WebSockets
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ..common.addresses import Address
     from ..common.config import GatewayConfig
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from .pages import Pages
 
 BACKLOG: Final = 4096  #: connections that wait to be accepted; with asyncio's 100 a storm of them costs seconds
+REFRESH: Final = 5.0  #: seconds between looks at the files of certificates
 SPARE: Final = 1000  #: open files that are not for clients but for links, logs and the like
 _AT_ONCE: Final = 256  # connections that are looked after in one turn of the loop
 
@@ -42,21 +51,32 @@ class Listener:
             ``handshake.no_room`` for each that was cut off at once because there were as many as the system allows, and
             ``aborted.close_timeout`` for each that did not hang up in time.
         pages: what plain HTTP requests get.
+        folder: where relative paths in the options of URLs start.
 
     To stop: :meth:`stop_accepting`, :meth:`send_away`, :meth:`wait_closed`, :meth:`abort_clients`.
 
     """
 
     def __init__(
-        self, config: GatewayConfig, owner: Owner, counters: Counter[str], *, pages: Pages | None = None
+        self,
+        config: GatewayConfig,
+        owner: Owner,
+        counters: Counter[str],
+        *,
+        pages: Pages | None = None,
+        folder: Path = Path(),
     ) -> None:
         self._config = config
         self._owner = owner
         self._counters = counters
         self._pages = pages
+        self._folder = folder
+        self._certificates: list[Certificates] = []
+        self._paths: list[tuple[str, int]] = []  # of unix sockets, with their inodes
         self._servers: list[asyncio.Server] = []
         self._shared: Shared | None = None
         self._timer: asyncio.Handle | None = None
+        self._refresher: asyncio.Handle | None = None
         self.urls: tuple[str, ...] = ()  #: where it listens, with the real ports
 
     def __len__(self) -> int:
@@ -71,24 +91,58 @@ class Listener:
 
         """
         loop = asyncio.get_running_loop()
-        config = self._config
-        room = min(_room(), config.max_connections or sys.maxsize)
-        self._shared = shared = Shared(config, [config], self._owner, self._counters, loop.time, room=room)
+        room = min(_room(), self._config.max_connections or sys.maxsize)
+        configs = [_for_listener(self._config, text, self._folder) for text in self._config.listen]
+        self._shared = shared = Shared(self._config, configs, self._owner, self._counters, loop.time, room=room)
         urls = []
         try:
-            for text in config.listen:
-                address = parse(text, "ws")
-                sockets = await _bind(text, address)
-                url = address.with_port(sockets[0].getsockname()[1])
-                urls.append(url)
+            for config in configs:
+                (text,) = config.listen
+                listen = parse_listen(text)
+                entrance = self._entrance(shared, config, tls=listen.tls)
+                if listen.address is None:
+                    sockets = [self._bind_path(text, listen.path)]
+                else:
+                    sockets = await _bind(text, listen.address)
+                    entrance.url = listen.address.with_port(sockets[0].getsockname()[1])
+                urls.append(entrance.url)
+                make: Callable[[], asyncio.BaseProtocol] = entrance.connection
+                if listen.tls or config.proxy_protocol:
+                    make = partial(Arrival, entrance, entrance.connection)
+                create = loop.create_unix_server if listen.address is None else loop.create_server
                 for sock in sockets:
-                    make = WebSockets(shared, config, url, self._pages).connection
-                    self._servers.append(await loop.create_server(make, sock=sock, backlog=BACKLOG))
+                    self._servers.append(await create(make, sock=sock, backlog=BACKLOG))
         except BaseException:
             self.stop_accepting()
             raise
         self.urls = tuple(urls)
         self._timer = loop.call_later(shared.wheel.tick, self._look_after)
+        if self._certificates:
+            self._refresher = loop.call_later(REFRESH, self._refresh)
+
+    def _entrance(self, shared: Shared, config: GatewayConfig, *, tls: bool) -> WebSockets | Streams:
+        (url,) = config.listen
+        if config.protocol == "websocket":
+            entrance: WebSockets | Streams = WebSockets(shared, config, url, self._pages)
+        else:
+            entrance = Streams(shared, config, url)
+        if tls:
+            entrance.certificates = Certificates(config.tls_cert, config.tls_key, config.tls_client_ca)
+            self._certificates.append(entrance.certificates)
+        return entrance
+
+    def _bind_path(self, text: str, path: str) -> socket.socket:
+        """Return a unix socket; one that somebody left behind makes place for it."""
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.setblocking(False)
+            _remove_stale(path)
+            sock.bind(path)
+        except OSError as error:
+            sock.close()
+            raise _cannot(text, error) from error
+        self._paths.append((path, os.stat(path).st_ino))  # noqa: PTH116
+        return sock
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; whoever waits in their queues is turned away."""
@@ -97,6 +151,11 @@ class Listener:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        for path, inode in self._paths:
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_ino == inode:  # noqa: PTH116  # else it is somebody else's by now
+                    os.unlink(path)  # noqa: PTH108
+        self._paths.clear()
 
     @property
     def staying(self) -> int:
@@ -136,6 +195,14 @@ class Listener:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._refresher is not None:
+            self._refresher.cancel()
+            self._refresher = None
+
+    def _refresh(self) -> None:
+        for certificates in self._certificates:
+            certificates.refresh()
+        self._refresher = asyncio.get_running_loop().call_later(REFRESH, self._refresh)
 
     def _look_after(self) -> None:
         """Look after the connections whose time has come."""
@@ -173,8 +240,31 @@ async def _bind(text: str, address: Address) -> list[socket.socket]:
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise ListenError(f"[gateway] listen: cannot listen on {text}: {error.strerror}") from error
+        raise _cannot(text, error) from error
     return sockets
+
+
+def _cannot(text: str, error: OSError) -> ListenError:
+    return ListenError(f"[gateway] listen: cannot listen on {text}: {error.strerror}")
+
+
+def _for_listener(config: GatewayConfig, text: str, folder: Path) -> GatewayConfig:
+    try:
+        return for_listener(config, text, folder)
+    except ValueError as error:
+        raise ConfigError(f"[gateway] listen: {text}: {error}") from None
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a unix socket on which nobody listens."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            if stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116
+                os.unlink(path)  # noqa: PTH108
+        except OSError:  # it is not there, or bind says what is wrong
+            pass
 
 
 def _prepare(sock: socket.socket) -> None:

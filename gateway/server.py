@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common import messages as op
 from ..common import process, reasons
-from ..common.addresses import parse
+from ..common.addresses import parse_listen
 from ..common.errors import ConfigError, Fenced, LinkError
 from ..common.ids import new_key
 from ..common.link import LEFT, Acceptor, Connector, Node, Peer
@@ -91,7 +91,7 @@ class Gateway:
         self._closing: set[asyncio.Task[None]] = set()
         self._hooks = import_hooks(gateway.hooks)
         pages = Pages.read(config.folder / gateway.pages) if gateway.pages else None
-        self._listener = Listener(gateway, self, self.counters, pages=pages)
+        self._listener = Listener(gateway, self, self.counters, pages=pages, folder=config.folder)
         self._meter = process.Meter()
         self._acceptor: Acceptor | None = None
         self._agent: Agent | None = None
@@ -124,7 +124,7 @@ class Gateway:
             stats=self._stats,
             changed=self._members_changed,
         )
-        pages = [page_url(url) for url in self._listener.urls] if config.gateway.pages else []
+        pages = [page for page in map(page_url, self._listener.urls) if page] if config.gateway.pages else []
         return " ".join([*self._listener.urls, *pages])
 
     async def stop(self) -> None:
@@ -416,11 +416,13 @@ class _OwnerLinks:
         self._devices.lost(peer.key)
 
 
-def page_url(listen: str) -> str:
-    """Return the address for a browser, on this machine if clients come in at all its addresses."""
-    address = parse(listen, "ws")
+def page_url(listen: str) -> str | None:
+    """Return the address for a browser, on this machine if clients come in at all its addresses; None if there are no pages."""
+    _, scheme, address, _, _ = parse_listen(listen)
+    if address is None or scheme not in ("ws", "wss"):
+        return None
     host = "localhost" if address.wildcard else address.host
-    return f"{address._replace(scheme='http', host=host).with_port(address.first)}/"
+    return f"{address._replace(scheme=scheme.replace('ws', 'http'), host=host).with_port(address.first)}/"
 
 
 def _level(peer: Peer) -> int:

@@ -19,6 +19,7 @@ from ..common import reasons
 from .admission import RETRY_AFTER, UNDECIDED
 from .keepalive import UNSET, KeepAlive, Wheel
 from .limits import Crowd, Idle, Pace, Rates
+from .proxy import Trusted
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..common.config import GatewayConfig
     from ..common.reasons import Reason
     from .handshake import Handshake
+    from .tls import Certificates
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +148,7 @@ class Entrance:
         shared: with all other entrances.
         config: the ``[gateway]`` section, as it is for this one.
         url: where it is, for handlers.
-        ping: what is written as a ping; nothing if empty.
+        ping: what is written as a ping.
     """
 
     def __init__(self, shared: Shared, config: GatewayConfig, url: str, ping: bytes = b"") -> None:
@@ -157,6 +159,21 @@ class Entrance:
         self.grain = self.rates.grain
         self.idle = Idle(config.idle_timeout)
         self.keepalive = KeepAlive(config.ping_interval, config.missed_pongs, ping)
+        self.trusted = Trusted(config.trusted_proxies)
+        self.certificates: Certificates | None = None  #: for TLS
+
+    def welcome(self, connection: Connected, transport: asyncio.Transport) -> tuple[str, str] | None:
+        """Take note of a new connection; return where it is and as which address it counts, or None if it was cut off."""
+        shared = self.shared
+        shared.connections.add(connection)
+        if shared.accepting:  # else it was in the queue when the listener stopped
+            remote = remote_of(transport)
+            host = host_of(remote)
+            address = "" if host in self.trusted else host  # a proxy is not one client
+            if shared.come(address):
+                return remote, address
+        transport.abort()
+        return None
 
 
 class _Look:
@@ -316,19 +333,11 @@ class Stream(asyncio.Protocol, ABC):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, with a socket that was just accepted."""
-        shared = self._shared
         self._transport = cast("asyncio.Transport", transport)
-        shared.connections.add(self)
-        if not shared.accepting:  # it was in the queue when the listener stopped
-            self._transport.abort()
-            return
-        self.remote = remote_of(transport)
-        address = host_of(self.remote)
-        if not shared.come(address):
-            self._transport.abort()
-            return
-        self._address = address
-        self._begin(shared.now() + self.entrance.config.open_timeout)
+        came = self.entrance.welcome(self, self._transport)
+        if came is not None:
+            self.remote, self._address = came
+            self._begin(self._shared.now() + self.entrance.config.open_timeout)
 
     def data_received(self, data: bytes) -> None:
         """Take what was read."""
@@ -419,14 +428,24 @@ class Stream(asyncio.Protocol, ABC):
         self._shared.connections.add(self)
         self.remote, self._address = remote, address
         transport.set_protocol(self)
-        self._begin(deadline)
         if not transport.is_closing():
             transport.resume_reading()
+        self._begin(deadline)
 
     def _begin(self, deadline: float) -> None:
         """Get ready to open until the deadline."""
         self._transport.set_write_buffer_limits(high=self.entrance.config.client_buffer // 4)
         self._shared.wheel.set(self, deadline)
+
+    def _move(self, remote: str) -> bool:
+        """Count it where it is and not where its proxy is; return whether there is a place for it."""
+        if self._address is not None:
+            self._shared.crowd.go(self._address)
+            self._address = None
+        self.remote = remote
+        if self._shared.come(host_of(remote)):
+            self._address = host_of(remote)
+        return self._address is not None
 
     def _ask(self, handshake: Handshake) -> None:
         """Ask the owner whether it may come."""
@@ -548,8 +567,10 @@ class Stream(asyncio.Protocol, ABC):
             return
         self._unanswered = unanswered
         shared.wheel.set(self, shared.now() + keepalive.interval)
-        if keepalive.frame:
-            self.write(keepalive.frame)
+        self._write_ping()
+
+    def _write_ping(self) -> None:
+        self.write(self.entrance.keepalive.frame)
 
     # Leaving
 

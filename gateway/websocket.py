@@ -12,9 +12,11 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.protocol import OPEN
 
 from ..common import reasons
+from .admission import RETRY_AFTER
 from .frames import Inbox, close_reason, encode
 from .handshake import Handshake, Opening, Terms, introduce
-from .stream import Entrance, Owner, Shared, Stream
+from .stream import Entrance, Owner, Shared, Stream, host_of
+from .tls import subject
 
 if TYPE_CHECKING:
     from websockets.typing import Subprotocol
@@ -167,8 +169,14 @@ class Connection(Stream):
         if answer.request is None:
             self._refuse(answer)
             return
+        entrance = self.entrance
+        headers = answer.request.headers.raw_items()
+        told = entrance.trusted.forwarded(headers) if host_of(self.remote) in entrance.trusted else None
+        if told is not None and not self._move(told):
+            self._refuse(opening.refuse(HTTPStatus.TOO_MANY_REQUESTS, "too many from your address", RETRY_AFTER))
+            return
         self._offer = answer
-        self._ask(introduce(answer, self.remote, self.entrance.url))
+        self._ask(introduce(answer, self.remote, entrance.url, subject(self._transport.get_extra_info("peercert"))))
 
     def _accept(self, handshake: Handshake, arrival: Any) -> None:
         answer, self._offer = self._offer, None

@@ -151,7 +151,7 @@ def test_a_file_that_is_not_toml_is_named_with_the_line(tmp_path: Path, content:
         ('[gateway]\nlisten = ["ws://h:1", "ws://h:1"]', "[gateway] listen: found ws://h:1 twice"),
         (
             '[gateway]\nlisten = ["7272"]',
-            '[gateway] listen: found "7272", not of the form ws://host:port; expected an address as in',
+            '[gateway] listen: found "7272", 7272 is not one of ws, wss, tcp, tls, unix; expected a URL as in',
         ),
         ('[gateway]\nrouter = "round"', '[gateway] router: found "round", expected sticky, random, least_loaded or'),
         ('[gateway]\nsubprotocols = ["a b"]', '[gateway] subprotocols: found "a b", expected a name without spaces'),

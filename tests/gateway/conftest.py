@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gatecrew.gateway.pages import Pages
     from gatecrew.gateway.stream import Stream
 
-ON_BOTH_LOOPS = ("test_websocket.py", "test_flood.py", "test_listener.py")
+ON_BOTH_LOOPS = ("test_websocket.py", "test_flood.py", "test_listener.py", "test_tcp.py", "test_arrival.py")
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], Any]] | None:
