@@ -9,7 +9,6 @@ import resource
 import socket
 import stat
 import sys
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..common.addresses import parse_listen
 from ..common.config import for_listener
 from ..common.errors import ConfigError, ListenError
-from .arrival import Arrival
+from .arrival import Reception
 from .stream import Owner, Shared
 from .tcp import Streams
 from .tls import Certificates
@@ -25,9 +24,9 @@ from .websocket import WebSockets
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from ..common.addresses import Address
+    from ..common.addresses import Address, Listen
     from ..common.config import GatewayConfig
     from ..common.reasons import Reason
     from .pages import Pages
@@ -73,7 +72,7 @@ class Listener:
         self._folder = folder
         self._certificates: list[Certificates] = []
         self._paths: list[tuple[str, int]] = []  # of unix sockets, with their inodes
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Reception] = []
         self._shared: Shared | None = None
         self._timer: asyncio.Handle | None = None
         self._refresher: asyncio.Handle | None = None
@@ -106,12 +105,8 @@ class Listener:
                     sockets = await _bind(text, listen.address)
                     entrance.url = listen.address.with_port(sockets[0].getsockname()[1])
                 urls.append(entrance.url)
-                make: Callable[[], asyncio.BaseProtocol] = entrance.connection
-                if listen.tls or config.proxy_protocol:
-                    make = partial(Arrival, entrance, entrance.connection)
-                create = loop.create_unix_server if listen.address is None else loop.create_server
                 for sock in sockets:
-                    self._servers.append(await create(make, sock=sock, backlog=BACKLOG))
+                    self._servers.append(await _serve(entrance, sock, listen))
         except BaseException:
             self.stop_accepting()
             raise
@@ -242,6 +237,14 @@ async def _bind(text: str, address: Address) -> list[socket.socket]:
             sock.close()
         raise _cannot(text, error) from error
     return sockets
+
+
+async def _serve(entrance: WebSockets | Streams, sock: socket.socket, listen: Listen) -> asyncio.Server | Reception:
+    if listen.tls or entrance.config.proxy_protocol:
+        return Reception(entrance, sock, BACKLOG)
+    loop = asyncio.get_running_loop()
+    create = loop.create_unix_server if listen.address is None else loop.create_server
+    return await create(entrance.connection, sock=sock, backlog=BACKLOG)
 
 
 def _cannot(text: str, error: OSError) -> ListenError:

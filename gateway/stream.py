@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..common.config import GatewayConfig
     from ..common.reasons import Reason
+    from .arrival import Arrival
     from .handshake import Handshake
     from .tls import Certificates
 
@@ -141,7 +142,7 @@ class Shared:
             self.emptied()
 
 
-class Entrance:
+class Entrance(ABC):
     """What all connections that come in at one URL have in common.
 
     Args:
@@ -162,18 +163,16 @@ class Entrance:
         self.trusted = Trusted(config.trusted_proxies)
         self.certificates: Certificates | None = None  #: for TLS
 
-    def welcome(self, connection: Connected, transport: asyncio.Transport) -> tuple[str, str] | None:
-        """Take note of a new connection; return where it is and as which address it counts, or None if it was cut off."""
-        shared = self.shared
-        shared.connections.add(connection)
-        if shared.accepting:  # else it was in the queue when the listener stopped
-            remote = remote_of(transport)
-            host = host_of(remote)
-            address = "" if host in self.trusted else host  # a proxy is not one client
-            if shared.come(address):
-                return remote, address
-        transport.abort()
-        return None
+    @abstractmethod
+    def connection(self) -> Stream:
+        """Return the protocol for one more connection."""
+
+    def welcome(self, remote: str) -> str | None:
+        """Return as which address a new connection counts; None if there is no place for it, or for nobody any more."""
+        host = host_of(remote)
+        address = "" if host in self.trusted else host  # a proxy is not one client
+        # who was in the queue when the listener stopped comes in vain
+        return address if self.shared.accepting and self.shared.come(address) else None
 
 
 class _Look:
@@ -235,6 +234,7 @@ class Stream(asyncio.Protocol, ABC):
         "_unanswered",
         "_unsent",
         "_waiting",
+        "arrival",
         "client",
         "entrance",
         "heard",
@@ -245,6 +245,7 @@ class Stream(asyncio.Protocol, ABC):
         "write",
     )
 
+    arrival: Arrival | None  #: as what it came, until now
     client: Any  #: what the owner gave for it
     heard: int  #: messages so far
     open: bool
@@ -258,6 +259,7 @@ class Stream(asyncio.Protocol, ABC):
     def __init__(self, entrance: Entrance) -> None:
         self.entrance = entrance
         self._shared = entrance.shared
+        self.arrival = None
         self._address: str | None = None  # where it is, while it counts in the crowd
         self._received = entrance.shared.received
         self._opening: Any = None  # what is there as long as it opens
@@ -332,12 +334,21 @@ class Stream(asyncio.Protocol, ABC):
     # What the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, with a socket that was just accepted."""
+        """Begin."""
+        shared = self._shared
         self._transport = cast("asyncio.Transport", transport)
-        came = self.entrance.welcome(self, self._transport)
-        if came is not None:
-            self.remote, self._address = came
-            self._begin(self._shared.now() + self.entrance.config.open_timeout)
+        arrival, self.arrival = self.arrival, None
+        if arrival is not None:
+            self.remote, self._address, deadline = arrival.hand_over(self)
+            self._begin(deadline)
+            return
+        shared.connections.add(self)
+        self.remote = shown(transport.get_extra_info("peername"))
+        self._address = self.entrance.welcome(self.remote)
+        if self._address is None:
+            self._transport.abort()
+        else:
+            self._begin(shared.now() + self.entrance.config.open_timeout)
 
     def data_received(self, data: bytes) -> None:
         """Take what was read."""
@@ -414,23 +425,6 @@ class Stream(asyncio.Protocol, ABC):
         """It took too long to open."""
 
     # Opening
-
-    def take_over(self, transport: asyncio.Transport, remote: str, address: str, deadline: float) -> None:
-        """Begin, with a socket that has been here for a while and counts in the crowd: what came first was not ours.
-
-        Args:
-            transport: reading is paused.
-            remote: where the client is.
-            address: as which it counts.
-            deadline: when it must be open.
-        """
-        self._transport = transport
-        self._shared.connections.add(self)
-        self.remote, self._address = remote, address
-        transport.set_protocol(self)
-        if not transport.is_closing():
-            transport.resume_reading()
-        self._begin(deadline)
 
     def _begin(self, deadline: float) -> None:
         """Get ready to open until the deadline."""
@@ -604,9 +598,8 @@ class Stream(asyncio.Protocol, ABC):
             self._transport.abort()
 
 
-def remote_of(transport: asyncio.BaseTransport) -> str:
-    """Return where the peer is: ``192.0.2.7:5000`` or ``[2001:db8::1]:5000``; empty if it is gone, or on a unix socket."""
-    peer = transport.get_extra_info("peername")
+def shown(peer: Any) -> str:
+    """Return where a peer is, from its address as sockets have it; empty if it is gone, or on a unix socket."""
     if not isinstance(peer, tuple):
         return ""
     return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
