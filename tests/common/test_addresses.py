@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from gatecrew.common.addresses import Address, parse
+from gatecrew.common.addresses import Address, Listen, parse, parse_listen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,3 +115,52 @@ def test_an_address_knows_how_far_it_reaches(host: str, loopback: bool, wildcard
     address = Address("tcp", host, 1, 1)
 
     assert (address.loopback, address.wildcard) == (loopback, wildcard)
+
+
+@pytest.mark.parametrize(
+    ("text", "listen"),
+    [
+        ("ws://h:80", Listen("ws://h:80", "ws", Address("ws", "h", 80, 80), "", {})),
+        ("tls://*:0?a=b%2Cc&d=", Listen("tls://*:0", "tls", Address("tls", "*", 0, 0), "", {"a": "b,c", "d": ""})),
+        (
+            "unix:/run/x.sock?protocol=text",
+            Listen("unix:/run/x.sock", "unix", None, "/run/x.sock", {"protocol": "text"}),
+        ),
+    ],
+)
+def test_where_clients_connect_is_taken_apart(text: str, listen: Listen) -> None:
+    assert parse_listen(text) == listen
+
+
+def test_what_goes_by_tls_and_what_any_number_may_listen_on() -> None:
+    found = [parse_listen(text) for text in ("ws://h:1", "wss://h:0", "tcp://h:0", "tls://h:1", "unix:/x")]
+
+    assert [listen.tls for listen in found] == [False, True, False, True, False]
+    assert [listen.shared for listen in found] == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "nothing is not one of ws, wss, tcp, tls, unix"),
+        ("http://h:80", "http is not one of ws, wss, tcp, tls, unix"),
+        ("tcp://h", "not of the form tcp://host:port"),
+        ("tcp://h:1-2", "a range of ports has no meaning here"),
+        ("unix:x.sock", "not of the form unix:/path"),
+        ("unix:/" + "x" * 107, "the path of a unix socket has at most 107 bytes"),
+        ("ws://h:80?a", "bad query field"),
+        ("ws://h:80?a=1&a=2", "an option stands there twice"),
+    ],
+)
+def test_where_nobody_can_connect(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        parse_listen(text)
+
+
+@given(st.text() | st.text().map("unix:/".__add__) | st.text().map("tcp://h:1?".__add__))
+def test_any_text_is_where_clients_connect_or_refused(text: str) -> None:
+    try:
+        listen = parse_listen(text)
+    except ValueError:
+        return
+    assert text.startswith(listen.url)

@@ -6,14 +6,25 @@ import os
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 from gatecrew.common import wire
 from gatecrew.common.addresses import parse
-from gatecrew.common.config import ROUTERS, ClusterConfig, Config, GatewayConfig, load, reference
+from gatecrew.common.config import (
+    PROTOCOLS,
+    ROUTERS,
+    ClusterConfig,
+    Config,
+    GatewayConfig,
+    for_listener,
+    load,
+    reference,
+)
 from gatecrew.common.errors import ConfigError
+from gatecrew.gateway import protocols
 from gatecrew.gateway.placement import router
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,6 +164,41 @@ def test_a_file_that_is_not_toml_is_named_with_the_line(tmp_path: Path, content:
             '[gateway]\nlisten = ["7272"]',
             '[gateway] listen: found "7272", 7272 is not one of ws, wss, tcp, tls, unix; expected a URL as in',
         ),
+        (
+            '[gateway]\nlisten = ["tcp://*:1?max_mesage=5"]',
+            "[gateway] listen: tcp://*:1?max_mesage=5: there is no option max_mesage; did you mean max_message?",
+        ),
+        (
+            '[gateway]\nlisten = ["tcp://*:1?max_message=many"]',
+            '[gateway] listen: tcp://*:1?max_message=many: max_message: found "many", expected a whole number, at least 1',
+        ),
+        (
+            '[gateway]\nlisten = ["tcp://*:1?processes=2"]',
+            "[gateway] listen: tcp://*:1?processes=2: there is no option processes; there are protocol, tls_cert, tls_key,",
+        ),
+        (
+            '[gateway]\nlisten = ["ws://*:1?max_message=3000000"]',
+            "[gateway] listen: ws://*:1?max_message=3000000: found client_buffer = 2097152 and max_message = 3000000, expected",
+        ),
+        (
+            '[gateway]\nlisten = ["ws://*:1?protocol=text"]',
+            "[gateway] listen: ws://*:1?protocol=text: protocol: found text, expected a URL with tcp or tls for that",
+        ),
+        (
+            '[gateway]\nlisten = ["wss://*:1"]',
+            "[gateway] listen: wss://*:1: expected tls_cert and tls_key, as options or as keys of [gateway]",
+        ),
+        (
+            '[gateway]\nlisten = ["tcp://*:1?proxy_protocol=true"]',
+            "[gateway] listen: tcp://*:1?proxy_protocol=true: proxy_protocol: expected trusted_proxies, for nobody else",
+        ),
+        ('[gateway]\nlisten = ["ws://h:1", "ws://h:1?ping_interval=0"]', "[gateway] listen: found ws://h:1 twice"),
+        (
+            '[gateway]\nlisten = ["unix:/run/x"]\nprocesses = 2',
+            "[gateway] listen: unix:/run/x cannot be shared by 2 gateways, expected processes = 1",
+        ),
+        ('[gateway]\nprotocol = "lines"', '[gateway] protocol: found "lines", expected websocket, text, frame, raw or'),
+        ('[gateway]\ntrusted_proxies = ["x"]', '[gateway] trusted_proxies: found "x", expected an address, a network'),
         ('[gateway]\nrouter = "round"', '[gateway] router: found "round", expected sticky, random, least_loaded or'),
         ('[gateway]\nsubprotocols = ["a b"]', '[gateway] subprotocols: found "a b", expected a name without spaces'),
         ('[worker]\napp = "chat.py"', '[worker] app: found "chat.py", expected "module:attribute"'),
@@ -213,6 +259,9 @@ def test_the_variable_or_flag_at_fault_is_named() -> None:
         '[gateway]\nlink = "tcp://127.0.0.1:0"\nprocesses = 9',
         '[gateway]\nlink = "tcp://127.0.0.1:2900-2901"\nprocesses = 2',
         '[gateway]\nlisten = ["ws://127.0.0.1:0", "ws://127.0.0.1:0", "ws://[::1]:7272"]',
+        '[gateway]\nlisten = ["unix:/run/a", "unix:/run/b?protocol=frame", "tcp://*:1?protocol=devices:Meter"]',
+        '[gateway]\nlisten = ["wss://*:1", "tls://*:2"]\ntls_cert = "a.pem"\ntls_key = "a.key"',
+        '[gateway]\nlisten = ["tcp://*:1"]\nproxy_protocol = true\ntrusted_proxies = ["10.0.0.0/8", "::1", "unix"]',
         '[gateway]\nrouter = "chat.rules:choose"\nsubprotocols = ["chat.v1"]',
         "[gateway]\nmax_message = 64\nclient_buffer = 1024\nevent_buffer = 1024",
         '[cluster]\nregisters = ["ipc", "ipc", "tcp://localhost:7270"]\n[register]\nrun = ["1", "3"]',
@@ -222,6 +271,28 @@ def test_the_variable_or_flag_at_fault_is_named() -> None:
 )
 def test_what_can_work_is_taken(read: Read, text: str) -> None:
     assert read(text) != read("")
+
+
+def test_each_listener_has_the_section_with_its_own_options() -> None:
+    gateway = GatewayConfig(ping_interval=5.0, tls_key="/etc/own.key")
+    folder = Path("/srv/chat")
+
+    def of(url: str) -> GatewayConfig:
+        return for_listener(gateway, url, folder)
+
+    assert of("ws://*:80") == replace(gateway, listen=("ws://*:80",), protocol="websocket")
+    assert of("tcp://*:80").protocol == of("tls://*:80?tls_cert=x").protocol == "text"
+    assert of("unix:/run/x").protocol == "websocket"
+    url = "wss://*:443?ping_interval=0&tls_cert=own.pem&origins=https://a,https://b&compression=true"
+    assert of(url) == replace(
+        gateway,
+        listen=("wss://*:443",),
+        protocol="websocket",
+        ping_interval=0.0,
+        tls_cert="/srv/chat/own.pem",
+        origins=("https://a", "https://b"),
+        compression=True,
+    )
 
 
 def test_registers_have_names_and_addresses() -> None:
@@ -286,6 +357,10 @@ def test_the_largest_message_fits_into_a_frame_between_processes(read: Read) -> 
 @pytest.mark.parametrize("name", ROUTERS)
 def test_each_router_that_may_be_named_is_there(name: str) -> None:
     assert router(load(None, {"GATECREW_GATEWAY_ROUTER": name}, {}).gateway.router, Random())
+
+
+def test_each_protocol_that_may_be_named_is_there() -> None:
+    assert {"websocket", *protocols.PROTOCOLS} == set(PROTOCOLS)
 
 
 def test_the_document_has_the_settings_as_they_are() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from gatecrew.common import config, curve, preflight
+from gatecrew.common.errors import ListenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,17 @@ def test_a_good_configuration_has_a_line_for_each_thing(run_dir: Path) -> None:
 
     assert [*found] == ["configuration", "run directory", "open files", "log file", "clients"]
     assert {line.split()[0] for line in found.values()} == {"ok"}
+
+
+def test_a_unix_socket_is_in_use_if_somebody_answers(run_dir: Path) -> None:
+    url = f"unix:{run_dir}/s?protocol=text"
+    preflight.refuse_if_in_use(url)  # there is none
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"{run_dir}/s")
+        preflight.refuse_if_in_use(url)  # left behind
+        sock.listen()
+        with pytest.raises(ListenError, match=r"cannot listen on unix:.*: Address already in use"):
+            preflight.refuse_if_in_use(url)
 
 
 def test_what_is_in_use_is_named_with_its_setting(run_dir: Path, port: int) -> None:

@@ -25,6 +25,8 @@ from gatecrew.gateway.dispatch import Dispatch, Port
 from gatecrew.gateway.frames import Inbox, encode
 from gatecrew.gateway.handshake import Opening, Terms, introduce
 from gatecrew.gateway.placement import router
+from gatecrew.gateway.protocols import PROTOCOLS
+from gatecrew.gateway.proxy import SIGNATURE, Trusted, parse_body, parse_head
 from gatecrew.register.leases import Leases
 from gatecrew.register.view import Member, View
 
@@ -140,6 +142,22 @@ def opening(data: bytes) -> None:
             introduce(answer, "127.0.0.1:1", "ws://127.0.0.1:1")
 
 
+def streams(data: bytes) -> None:
+    """Read what clients send that speak something simpler than WebSocket."""
+    for make in PROTOCOLS.values():
+        protocol = make(1000)
+        with suppress(ValueError):
+            for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
+                assert all(message is not None and len(message) <= 1000 for message in protocol.feed(piece))
+
+
+def proxies(data: bytes) -> None:
+    """Read what a proxy says of a client, in both ways."""
+    with suppress(ValueError):
+        parse_body(parse_head(SIGNATURE + data[:4].ljust(4, b"x")), data[4:])
+    Trusted(["10.0.0.0/8"]).forwarded([("X-Forwarded-For", data.decode("latin-1"))])
+
+
 def gateway(batch: list[Message]) -> None:
     """Let a gateway carry out a batch of a worker, and one of a caller."""
     core = a_core()
@@ -219,6 +237,8 @@ OF_BYTES: Final[dict[str, Callable[[bytes], None]]] = {
     "client_id": client_id,
     "inbox": inbox,
     "opening": opening,
+    "streams": streams,
+    "proxies": proxies,
 }
 #: Those that take a batch as :func:`gatecrew.common.wire.decode` returns it.
 OF_BATCHES: Final[dict[str, Callable[[list[Message]], None]]] = {
