@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import background, config, notify, process
-from .addresses import parse
+from .addresses import parse, parse_listen
 from .errors import ConfigError
 from .preflight import refuse_if_in_use
 from .security import prepare_run_dir
@@ -115,11 +115,13 @@ def _programs(origin: Origin, flags: dict[str, object]) -> Callable[[str, str], 
 def _most(found: config.Config) -> dict[str, int]:
     """Return the roles with addresses that no two processes can share, and how many of these there are.
 
-    Where clients connect is none of them: gateways share that.
+    Where clients connect is none of them, but for unix sockets: gateways share ports.
     """
     most = {"register": len(found.local_registers())}
+    if any(parse_listen(text).address is None for text in found.gateway.listen):
+        most["gateway"] = 1
     if found.gateway.link != config.IPC:
         link = parse(found.gateway.link, "tcp", ports=True)
         if link.first:  # port 0 stands for as many as are needed
-            most["gateway"] = link.last - link.first + 1
+            most["gateway"] = min(link.last - link.first + 1, most.get("gateway", sys.maxsize))
     return most

@@ -46,7 +46,7 @@ class Protocol(Interface):
         """Return what is to be written for a message. As a static method, it is called once for all who get the same message.
 
         Raises:
-            ValueError: if the protocol cannot say that; the message is dropped, logged and counted.
+            ValueError: if the protocol cannot say that; the message is dropped, counted, and the first such is logged.
         """
 
 

@@ -67,20 +67,22 @@ class Connection(Stream):
             return
         try:
             encoded = self.entrance.encode(data, self._protocol)
-        except ValueError as error:
-            counters = self._shared.counters
-            counters["discarded.cannot_encode"] += 1
-            if counters["discarded.cannot_encode"] == 1:
-                _log.error(
-                    "a message for a client at %s is dropped: %s; others like this are only counted (discarded.cannot_encode)",
-                    self.entrance.url,
-                    error,
-                )
-        except Exception:  # noqa: BLE001  (a bug in a user's protocol)
-            _log.exception("a client is cut off because [gateway] protocol %s failed", self.entrance.config.protocol)
-            self._abort(*reasons.INTERNAL_ERROR)
+        except Exception as error:  # noqa: BLE001  (whatever a user's protocol does wrong)
+            self._discard(error)
         else:
             self.write(encoded)
+
+    def _discard(self, error: Exception) -> None:
+        """Count a message that the protocol cannot say; the first one is logged."""
+        counters = self._shared.counters
+        counters["discarded.cannot_encode"] += 1
+        if counters["discarded.cannot_encode"] == 1:
+            _log.error(
+                "a message for a client at %s is dropped: %s; others like this are only counted (discarded.cannot_encode)",
+                self.entrance.url,
+                error,
+                exc_info=None if isinstance(error, ValueError) else error,
+            )
 
     def admit(self, subprotocol: str | None) -> None:
         """Open it: it waited for that. It has no subprotocols."""

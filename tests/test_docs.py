@@ -45,6 +45,10 @@ def test_the_example_of_a_test_passes() -> None:
     run("testing.md")["test_the_lobby_survives_a_worker"]()
 
 
+def test_the_protocol_of_the_example_keeps_the_rules() -> None:
+    run("protocols.md")["test_blocks"]()
+
+
 def test_the_examples_of_the_api_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("gatecrew.toml").touch()

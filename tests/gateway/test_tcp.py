@@ -342,19 +342,21 @@ async def test_what_a_protocol_cannot_say_is_dropped_and_counted(
         assert [record.message.partition(" is dropped: ")[2][:8] for record in caplog.records] == ["too loud"]
 
 
-@pytest.mark.parametrize("where", ["feed", "encode"])
-async def test_a_bug_in_a_protocol_closes_the_client_alone(
-    serve: Serve, shouting: str, where: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bug_in_feed_closes_the_client(serve: Serve, shouting: str, caplog: pytest.LogCaptureFixture) -> None:
     async with serve(listen=(shouting,)) as served, device(served) as (reader, writer):
-        connection = (await served.owner.first()).connection
-        if where == "feed":
-            writer.write(b"bug!")
-        else:
-            connection.send("bug")
+        writer.write(b"bug!")
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
         assert (await served.owner.goodbye())[0] == 1011
+        assert "RuntimeError: a bug" in caplog.text
+
+
+async def test_a_bug_in_encode_costs_the_message(serve: Serve, shouting: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serve(listen=(shouting,)) as served, device(served) as (reader, _):
+        connection = (await served.owner.first()).connection
+        connection.send("bug")
+        connection.send("fine")
+        assert await reader.readexactly(5) == b"FINE!"
         assert "RuntimeError: a bug" in caplog.text
 
 
