@@ -589,11 +589,11 @@ class TestErrors:
             await History(f"sqlite:///{tmp_path}/nowhere/chat.db").open()
 
     async def test_a_failed_open_leaves_no_thread(self, tmp_path: Path) -> None:
-        before = threading.enumerate()
+        before = set(threading.enumerate())
         for _ in range(50):
             with pytest.raises(HistoryError):
                 await History(f"sqlite:///{tmp_path}/nowhere/chat.db").open()
-            assert threading.enumerate() == before
+            assert set(threading.enumerate()) - before == set()
 
     async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
         (tmp_path / "chat.db").write_bytes(b"something else, and long enough to be taken for a header" * 20)
