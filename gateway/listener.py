@@ -47,7 +47,9 @@ class Listener:
             ``handshake.foreign_origin`` for each of them that came from another host's page,
             ``handshake.denied`` for each that a worker refused, ``handshake.token_expired`` and ``handshake.token_revoked`` for each that
             came by such a token, ``handshake.undecided`` for each that no worker decided on in time,
-            ``handshake.no_room`` for each that was cut off at once because there were as many as the system allows, and
+            ``handshake.no_room`` for each that was cut off at once because there were as many as the system allows,
+            ``handshake.untrusted_proxy`` and ``handshake.bad_proxy_header`` for each that did not begin as the PROXY protocol asks,
+            ``handshake.failed`` for each with which TLS did not begin, and
             ``aborted.close_timeout`` for each that did not hang up in time.
         pages: what plain HTTP requests get.
         folder: where relative paths in the options of URLs start.

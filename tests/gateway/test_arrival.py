@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 import struct
@@ -14,7 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from gatecrew.common.errors import ConfigError
-from gatecrew.gateway import listener
+from gatecrew.gateway import arrival, listener
 from gatecrew.gateway.proxy import SIGNATURE
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -305,6 +306,24 @@ class TestProxy:
             await until(lambda: served.counters)
             assert len(served.owner.visitors) == 2
             assert served.counters == {"handshake.address_full": 1, "handshake.refused": 1}
+
+
+async def test_when_the_system_has_no_place_accepting_goes_on_later(
+    serve: Serve, tls: str, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(arrival, "_PAUSE", 0.01)
+    loop = asyncio.get_running_loop()
+    accept, failures = loop.sock_accept, [errno.EMFILE, errno.ECONNABORTED]
+
+    async def full(sock: socket.socket) -> tuple[socket.socket, object]:
+        if failures:
+            raise OSError(failures.pop(), "no place")
+        return await accept(sock)
+
+    monkeypatch.setattr(loop, "sock_accept", full)
+    async with serve(listen=(f"tls://127.0.0.1:0?{tls}",)) as served, device(served, authority.client()):
+        await served.owner.first()
+        assert [record.message for record in caplog.records] == [f"cannot accept at {served.url}: no place"]
 
 
 class TestForwarded:
