@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from ..gateway.protocols import Protocol
 
-MOST: int = 200  #: places in a stream where it is cut in two, one after the other
+MOST: int = 50  #: places in a stream where it is cut in two, one after the other
 
 
 def check_protocol(
