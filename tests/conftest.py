@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+settings.register_profile("gatecrew", deadline=None)  # no test asserts how long something takes
+settings.load_profile("gatecrew")
 
 
 @pytest.fixture
