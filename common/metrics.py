@@ -66,7 +66,9 @@ COUNTERS: Final = (
     Known("gatecrew_links_silent_total", "Links that ended because nothing came for too long.", "link.silent"),
     Known("gatecrew_links_refused_total", "Peers that were refused.", "link.refused"),
     Known(
-        "gatecrew_links_broken_total", "Links that ended because what came over them could not be read.", "link.broken"
+        "gatecrew_links_broken_total",
+        "Links that ended because their connection broke: the process ended.",
+        "link.broken",
     ),
     Known("gatecrew_link_unroutable_total", "Frames for a peer that was away; they are sent again.", "link.unroutable"),
     Known("gatecrew_lane_resends_total", "Times that another process asked for what got lost on the way.", "lane.gaps"),
