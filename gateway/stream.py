@@ -305,13 +305,16 @@ class Stream(asyncio.Protocol, ABC):
     def refuse(self, status: int, why: str, retry_after: int | None = None, cause: str = "denied") -> None:
         """Do not open it: say so by an HTTP status and a reason, if it understands that."""
 
-    @abstractmethod
     def close(self, code: int, reason: str) -> None:
         """Close it on somebody's command, when all is sent."""
+        self._close("command", code, reason)
 
-    @abstractmethod
     def shut(self, reason: Reason) -> None:
-        """Close it for one of the reasons of the gateway, when all is sent."""
+        """Close it for one of the reasons of the gateway, when all is sent; at once if it is still opening."""
+        if self._opening is not None:
+            self._transport.abort()
+        else:
+            self._close(reason.name, reason.code, reason.text)
 
     def abort(self) -> None:
         """Cut the connection at once."""
@@ -402,6 +405,10 @@ class Stream(asyncio.Protocol, ABC):
             self._give_up()
 
     # What each kind of connection does in its own way
+
+    @abstractmethod
+    def _close(self, name: str, code: int, reason: str) -> None:
+        """Close it, when all is sent, if it is open: it is counted by this name."""
 
     @property
     @abstractmethod

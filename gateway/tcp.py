@@ -100,17 +100,6 @@ class Connection(Stream):
             self._count_refusal(status, cause)
             self._transport.abort()
 
-    def close(self, code: int, reason: str) -> None:
-        """Hang up when all is sent. Code and reason are told to the owner only."""
-        self._close("command", code, reason)
-
-    def shut(self, reason: Reason) -> None:
-        """Hang up for one of the reasons of the gateway, when all is sent."""
-        if self._opening is not None:
-            self._transport.abort()
-        else:
-            self._close(reason.name, reason.code, reason.text)
-
     # What the loop calls
 
     def eof_received(self) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
     from ..common.config import GatewayConfig
-    from ..common.reasons import Reason
     from .handshake import Answer
     from .pages import Pages
 
@@ -115,17 +114,6 @@ class Connection(Stream):
         self._waiting = None
         if self._opening is not None:
             self._refuse(self._opening.refuse(status, why, retry_after, cause))
-
-    def close(self, code: int, reason: str) -> None:
-        """Start the closing handshake. A reason that is too long is cut; a code that may not be sent becomes 1000."""
-        self._close("command", code, reason)
-
-    def shut(self, reason: Reason) -> None:
-        """Close for one of the reasons of the gateway; without a closing handshake if the client is still opening."""
-        if self._opening is not None:
-            self._transport.abort()
-        else:
-            self._close(reason.name, reason.code, reason.text)
 
     # What the loop calls
 
@@ -300,6 +288,7 @@ class Connection(Stream):
     # Leaving
 
     def _close(self, name: str, code: int, reason: str) -> None:
+        """Start the closing handshake. A reason that is too long is cut; a code that may not be sent becomes 1000."""
         if not self.open or self._protocol.state is not OPEN:
             return
         self._shared.counters["closed." + name] += 1
